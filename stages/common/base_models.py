@@ -1,0 +1,109 @@
+"""Where the base model comes from. Each source is its own piece of `download.model` in params.yaml.
+
+`fetch(folder)` of a source fills the folder with a Transformers checkpoint and its preprocessor config, and returns
+what becomes source.json. torch and transformers take seconds to import, so only the functions that need them do.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from stages.common.stage import Section, StageError
+
+CONFIGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
+WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
+OLD_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
+
+
+class Scratch(Section):
+    """A HuBERT with random weights, made from a config: small enough to learn something on two cores."""
+
+    source: Literal["scratch"]
+    seed: int = Field(ge=0)
+    sampling_rate: int = Field(gt=0)
+    config: dict[str, Any]
+
+    def fetch(self, folder: Path) -> dict[str, Any]:
+        import torch
+        from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
+
+        unknown = sorted(set(self.config) - set(HubertConfig().to_dict()))
+        if unknown:
+            raise StageError(f"params.yaml: download.model.config.{unknown[0]}: HubertConfig has no such key")
+        torch.manual_seed(self.seed)
+        try:
+            model = HubertModel(HubertConfig(**self.config))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise StageError(f"params.yaml: download.model.config: {' '.join(str(error).split())}") from None
+        model.save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(sampling_rate=self.sampling_rate).save_pretrained(folder)
+        return {"source": "scratch", "id": "a HuBERT with random weights", "seed": self.seed, "licence": "cc0-1.0"}
+
+
+class Folder(Section):
+    """A checkpoint on disk, as `save_pretrained` leaves it."""
+
+    source: Literal["folder"]
+    path: str
+    licence: str = "unknown"
+
+    def fetch(self, folder: Path) -> dict[str, Any]:
+        root = Path(self.path).expanduser()
+        if not (root / "config.json").is_file():
+            raise StageError(f"download.model.path: no checkpoint in {self.path} (it has no config.json)")
+        weights = [file for pattern in WEIGHTS for file in root.glob(pattern)]
+        weights = weights or [file for pattern in OLD_WEIGHTS for file in root.glob(pattern)]
+        for file in [*(root / name for name in CONFIGS if (root / name).is_file()), *weights]:
+            shutil.copyfile(file, folder / file.name)
+        return {"source": "folder", "id": root.resolve().name, "licence": self.licence}
+
+
+class Hub(Section):
+    """A model repo on the Hugging Face Hub; safetensors where it has them, never remote code."""
+
+    source: Literal["hub"]
+    id: str
+    revision: str = "main"
+
+    def fetch(self, folder: Path) -> dict[str, Any]:
+        from huggingface_hub import HfApi, snapshot_download
+
+        info = HfApi().model_info(self.id, revision=self.revision)
+        safe = any(sibling.rfilename.endswith(".safetensors") for sibling in info.siblings)
+        wanted = [*CONFIGS, *(WEIGHTS if safe else OLD_WEIGHTS)]
+        snapshot = Path(snapshot_download(self.id, revision=info.sha, allow_patterns=wanted))
+        for file in sorted(snapshot.iterdir()):
+            shutil.copyfile(file, folder / file.name)
+        licence = info.card_data.get("license") if info.card_data else None
+        return {"source": "hub", "id": self.id, "revision": info.sha, "licence": licence or "unknown"}
+
+
+def check(folder: Path) -> str:
+    """Say in one line what was fetched.
+
+    Raises:
+        StageError: the checkpoint has no weights, no feature extractor, or no audio-classification head exists for it.
+    """
+    from transformers import AutoConfig, AutoFeatureExtractor
+    from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise StageError(f"download.model: config.json cannot be read: {' '.join(str(error).split())}") from None
+    if type(config) not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
+        raise StageError(
+            f"download.model: Transformers has no audio-classification head for a {config.model_type} model; "
+            "choose one such as HuBERT, Wav2Vec2, WavLM, Whisper or AST"
+        )
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(folder)
+    except (OSError, ValueError, KeyError):
+        raise StageError(
+            "download.model: the checkpoint has no preprocessor_config.json; add the model's own"
+        ) from None
+    if not any(file.suffix in {".safetensors", ".bin"} for file in folder.iterdir()):
+        raise StageError("download.model: the checkpoint has no weights (model.safetensors or pytorch_model.bin)")
+    return f"{config.model_type} at {extractor.sampling_rate} Hz"

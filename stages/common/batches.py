@@ -1,0 +1,113 @@
+"""Encoded clips as batches of tensors, whole or in windows."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset, List, load_from_disk
+from transformers import AutoFeatureExtractor
+
+from stages.common.stage import StageError
+
+
+class Encoded(NamedTuple):
+    """data/encoded, opened: rows with clip, label (an id) and the model's input; label names in the order of ids."""
+
+    rows: Dataset
+    labels: list[str]
+    extractor: Any
+    key: str  # the model's input: input_values or input_features
+
+
+def open_encoded(folder: Path) -> Encoded:
+    """Open the rows without reading them; float16 on disk comes out as float32."""
+    rows = load_from_disk(folder).with_format("numpy")
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    return Encoded(rows, rows.features["label"].names, extractor, extractor.model_input_names[0])
+
+
+def take(encoded: Encoded, splits: pd.DataFrame, split: str) -> Dataset:
+    """The rows of one split, in the order of data/encoded."""
+    wanted = set(splits.loc[splits["split"] == split, "clip"])
+    clips = encoded.rows.data.column("clip").to_pylist()
+    return encoded.rows.select([row for row, clip in enumerate(clips) if clip in wanted])
+
+
+def selection_split(splits: pd.DataFrame) -> str:
+    """The split on which the best epoch is chosen: validation where there is one, else test, as the course does."""
+    return "validation" if (splits["split"] == "validation").any() else "test"
+
+
+def window_samples(encoded: Encoded, seconds: float | None, key: str) -> int | None:
+    """Length of a window in samples; None for whole clips.
+
+    Raises:
+        StageError: the model takes spectrograms of one fixed size, or no clip is as long as the window.
+    """
+    if seconds is None:
+        return None
+    column = encoded.rows.features[encoded.key]
+    if not isinstance(column, List):
+        raise StageError(
+            f"params.yaml: {key}: {type(encoded.extractor).__name__} makes a spectrogram of one fixed length of each "
+            "clip, which cannot be cut; set it to null, and resample_encode.max_seconds for shorter clips"
+        )
+    window = round(seconds * encoded.extractor.sampling_rate)
+    longest = pc.max(pc.list_value_length(encoded.rows.data.column(encoded.key))).as_py()
+    if window > longest:
+        raise StageError(
+            f"params.yaml: {key}: {seconds} s is longer than every clip (at most "
+            f"{longest / encoded.extractor.sampling_rate:g} s); make it shorter, or null for whole clips"
+        )
+    return window
+
+
+class Clips(torch.utils.data.Dataset):
+    """Clips of one split for a data loader: a fresh random window of each, or the whole clip where window is None."""
+
+    def __init__(self, rows: Dataset, key: str, window: int | None = None):
+        self.rows, self.key, self.window = rows, key, window
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Features, float32, shape (samples,) or (bins, frames), and the label's id."""
+        row = self.rows[index]
+        array = row[self.key]
+        if self.window is not None and len(array) > self.window:
+            # torch's generator, since the Trainer seeds it, in every worker too.
+            start = int(torch.randint(len(array) - self.window + 1, ()))
+            array = array[start : start + self.window]
+        return array, int(row["label"])
+
+
+def collate(encoded: Encoded, clips: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:
+    """Stack clips or windows, with zeros after the shorter ones.
+
+    An attention mask goes along only where something was padded and the feature extractor wants one: a mask of ones
+    costs attention its fast path.
+
+    Returns:
+        The model's input, float32 (batch, ...), labels int64 (batch,), and perhaps attention_mask (batch, samples).
+    """
+    arrays, labels = zip(*clips)
+    if len({array.shape for array in arrays}) == 1:
+        tensors = {encoded.key: torch.from_numpy(np.stack(arrays))}
+    else:
+        masked = encoded.extractor.return_attention_mask
+        tensors = encoded.extractor.pad(
+            {encoded.key: list(arrays)}, padding=True, return_attention_mask=masked, return_tensors="pt"
+        )
+    return {**tensors, "labels": torch.tensor(labels)}
+
+
+def cut(array: np.ndarray, window: int | None) -> list[np.ndarray]:
+    """All of a clip in windows side by side; the last one reaches back so that it is as long as the others."""
+    if window is None or len(array) <= window:
+        return [array]
+    starts = [*range(0, len(array) - window, window), len(array) - window]
+    return [array[start : start + window] for start in starts]

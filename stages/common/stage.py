@@ -1,0 +1,113 @@
+"""What every stage script needs: its section of params.yaml, one-line errors, outputs that are whole or absent."""
+
+import difflib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+
+PARAMS = Path("params.yaml")
+T = TypeVar("T")
+
+
+class StageError(Exception):
+    """Input that a person can mend. The message is one line: the file, key or clip, what is wrong, the mend."""
+
+
+class Section(BaseModel):
+    """A section of params.yaml. Unknown keys and wrong types are refused, never guessed at."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _read_exponent(value: Any) -> Any:
+    # YAML 1.1, and so PyYAML, takes 5e-5 for text; YAML 1.2, and so DVC, for a number.
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Number = Annotated[float, BeforeValidator(_read_exponent)]
+
+
+def load_params(section: str, schema: type[T]) -> T:
+    """Read and check one section of params.yaml, e.g. `train` or `download.dataset`.
+
+    Raises:
+        StageError: params.yaml or the section is missing, or a key is unknown, mistyped or out of range.
+    """
+    try:
+        node = yaml.safe_load(PARAMS.read_text())
+    except FileNotFoundError:
+        raise StageError(f"{PARAMS} not found in {Path.cwd().name}/; run from the project's top folder") from None
+    except yaml.YAMLError as error:
+        raise StageError(f"{PARAMS} is not valid YAML: {' '.join(str(error).split())}") from None
+    for key in section.split("."):
+        if not isinstance(node, dict) or key not in node:
+            raise StageError(f"{PARAMS}: section {section} is missing; see presets/ for whole examples")
+        node = node[key]
+    try:
+        return TypeAdapter(schema).validate_python(node)
+    except ValidationError as error:
+        raise StageError("; ".join(_explain(section, node, schema, e) for e in error.errors())) from None
+
+
+def _explain(section: str, node: Any, schema: Any, error: Any) -> str:
+    # pydantic puts the tag of a discriminated union, e.g. "folder", into the location: no key of the file has it.
+    source = node.get("source") if isinstance(node, dict) else None
+    where = [str(part) for part in error["loc"] if part != source]
+    line = f"{PARAMS}: {'.'.join([section, *where])}: "
+    if error["type"] == "extra_forbidden":
+        known = getattr(schema, "model_fields", {})
+        near = difflib.get_close_matches(where[-1], known, n=1) if len(where) == 1 else []
+        return line + "unknown key" + (f", did you mean {near[0]}?" if near else "; remove it")
+    if error["type"] == "missing":
+        return line + "missing; add it"
+    if error["type"] == "value_error":
+        return line + str(error["ctx"]["error"])
+    return line + f"{error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
+
+
+def need(*paths: Path) -> None:
+    """Raises StageError where something that an earlier stage writes is missing."""
+    for path in paths:
+        if not path.exists():
+            raise StageError(f"{path} is missing; run dvc repro, or first the stage that writes it (see dvc.yaml)")
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Yield a path to write to; it takes the target's place only when the block ends without an error.
+
+    So an interrupted stage leaves nothing that a later run would take for whole.
+    """
+    partial = target.with_name(target.name + ".partial")
+    _remove(partial)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        _remove(target)
+        partial.rename(target)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage; a StageError becomes one line on stderr and exit status 1."""
+    try:
+        main()
+    except StageError as error:
+        sys.exit(f"error: {error}")

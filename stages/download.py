@@ -1,0 +1,136 @@
+"""Fetch what the pipeline starts from: the labelled clips (`dataset`) and the base model (`model`).
+
+Reads   params.yaml: download.dataset, download.model
+Writes  data/raw/     audio/<label>/<clip>.<ext>, clips.csv, rejected.csv, source.json
+        models/base/  a Transformers checkpoint with its preprocessor config, source.json
+Run     python -m stages.download dataset
+        python -m stages.download model
+"""
+
+import csv
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from tqdm import tqdm
+
+from stages.common import audio, base_models, clip_sources
+from stages.common.stage import StageError, load_params, run, whole
+
+RAW = Path("data/raw")
+BASE = Path("models/base")
+MOST_TOLD = 10
+
+DatasetParams = Annotated[
+    clip_sources.Procedural | clip_sources.Folder | clip_sources.Hub, Field(discriminator="source")
+]
+ModelParams = Annotated[base_models.Scratch | base_models.Folder | base_models.Hub, Field(discriminator="source")]
+
+
+def describe(file: Path) -> dict[str, Any] | audio.AudioError:
+    """Decode and hash one file at audio/<label>/<clip>.<ext>: its row of clips.csv, or why it cannot be used."""
+    try:
+        facts = audio.inspect(file)
+    except audio.AudioError as error:
+        return error
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    return {
+        "clip": file.stem,
+        "label": file.parent.name,
+        "path": str(Path("audio", file.parent.name, file.name)),
+        "sha256": sha256,
+        "sample_rate": facts.sampling_rate,
+        "channels": facts.channels,
+        "seconds": round(facts.seconds, 3),
+    }
+
+
+def describe_all(files: list[Path]) -> Iterator[tuple[Path, dict[str, Any] | audio.AudioError]]:
+    """Describe files in their order, on all cores (decoding releases the interpreter's lock)."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from tqdm(zip(files, pool.map(describe, files)), "check", len(files), unit="clip")
+
+
+def check_usable(clips: list[dict[str, Any]], unusable: list[str], max_rejected: float) -> None:
+    """Stop where too many files were rejected, or where nothing is left to tell apart.
+
+    Raises:
+        StageError: more than max_rejected (a fraction) of the audio files are unusable, or fewer than two labels.
+    """
+    total = len(clips) + len(unusable)
+    if len(unusable) > max_rejected * total:
+        raise StageError(
+            f"{len(unusable)} of {total} audio files rejected (first: {unusable[0]}), more than "
+            f"download.dataset.max_rejected: {max_rejected}; mend or remove them, or raise it"
+        )
+    labels = sorted({clip["label"] for clip in clips})
+    if len(labels) < 2:
+        raise StageError(f"a classifier needs at least two labels, found {labels}; add a folder per label")
+
+
+def tell(rejected: list[tuple[str, str]]) -> None:
+    """Print the rejected files: all reasons, and of each no more files than a person reads."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in rejected:
+        by_reason.setdefault(reason.split(":")[0], []).append(f"{name}: {reason}")
+    for lines in by_reason.values():
+        print(*(f"rejected {line}" for line in lines[:MOST_TOLD]), sep="\n")
+        if len(lines) > MOST_TOLD:
+            print(f"rejected {len(lines) - MOST_TOLD} more like that; {RAW}/rejected.csv lists them all")
+
+
+def write_csv(path: Path, fields: list[str], rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def download_dataset() -> None:
+    params = load_params("download.dataset", DatasetParams)
+    with whole(RAW) as folder:
+        fetched = params.fetch(folder / "audio")
+        clips, unusable, rejected = [], [], list(fetched.rejected)
+        for file, row in describe_all(fetched.files):
+            if isinstance(row, audio.AudioError):
+                name = f"{file.parent.name}/{file.name}"
+                unusable.append(f"{name}: {row}")
+                rejected.append((name, str(row)))
+                file.unlink()
+            else:
+                clips.append(row)
+        tell(rejected)
+        check_usable(clips, unusable, params.max_rejected)
+        write_csv(folder / "clips.csv", list(clips[0]), clips)
+        write_csv(folder / "rejected.csv", ["file", "reason"], [{"file": f, "reason": r} for f, r in rejected])
+        (folder / "source.json").write_text(json.dumps(fetched.origin, indent=2) + "\n")
+    labels = len({clip["label"] for clip in clips})
+    print(f"{RAW}: {len(clips)} clips of {labels} labels, {len(rejected)} files rejected")
+
+
+def download_model() -> None:
+    params = load_params("download.model", ModelParams)
+    with whole(BASE) as folder:
+        folder.mkdir()
+        origin = params.fetch(folder)
+        summary = base_models.check(folder)
+        (folder / "source.json").write_text(json.dumps(origin, indent=2) + "\n")
+    print(f"{BASE}: {summary}")
+
+
+def main() -> None:
+    targets = {"dataset": download_dataset, "model": download_model}
+    if sys.argv[1:] not in [[target] for target in targets]:
+        raise StageError("usage: python -m stages.download dataset|model")
+    targets[sys.argv[1]]()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,138 @@
+"""Measure the finetuned model on the test split.
+
+Reads   params.yaml: evaluate; models/finetuned/; data/encoded/; data/splits.csv; metrics/train/
+Writes  metrics/metrics.json: accuracy with its 95% interval, macro-F1, loss, and more per label
+        metrics/predictions.csv: clip, label, prediction, and a probability per label
+        metrics/confusion.csv: actual, predicted, one row per clip, as `dvc plots` wants it
+        metrics/result.png: the learning curves and the confusion matrix
+Run     python -m stages.evaluate (as a script it would hide the library of the same name)
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+from stages.common.repeatable import repeat
+
+# isort: split
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field
+from tqdm import tqdm
+from transformers import AutoModelForAudioClassification
+from transformers.utils import logging
+
+from stages.common import batches, pictures, scores
+from stages.common.stage import Number, Section, load_params, need, run, whole
+
+ENCODED = Path("data/encoded")
+SPLITS = Path("data/splits.csv")
+FINETUNED = Path("models/finetuned")
+METRICS = Path("metrics/metrics.json")
+PREDICTIONS = Path("metrics/predictions.csv")
+CONFUSION = Path("metrics/confusion.csv")
+PICTURE = Path("metrics/result.png")
+EPOCHS = Path("metrics/train")
+
+
+class Params(Section):
+    threads: int | None = Field(ge=1)  # CPU threads; null takes them all, a number repeats to the byte
+    batch_size: int = Field(ge=1)
+    window_seconds: Number | None = Field(gt=0)  # a clip's windows are averaged; null takes the clip whole
+
+
+def pieces(clips: batches.Clips, window: int | None) -> Iterator[tuple[int, tuple[np.ndarray, int]]]:
+    """All windows of all clips: the clip's row, and (features, label id) as `batches.collate` takes them."""
+    for row in range(len(clips)):
+        features, label = clips[row]
+        for piece in batches.cut(features, window):
+            yield row, (piece, label)
+
+
+@torch.inference_mode()
+def predict(
+    model: torch.nn.Module, encoded: batches.Encoded, clips: batches.Clips, window: int | None, batch_size: int
+) -> np.ndarray:
+    """Probabilities of each clip, the mean over its windows: float64, shape (clips, labels); rows sum to 1."""
+    totals = np.zeros((len(clips), len(encoded.labels)))
+    with tqdm(total=len(clips), desc="evaluate", unit="clip") as bar:
+        # Only windows of one length share a batch: padding would make a clip's result depend on its neighbours.
+        for _, alike in groupby(pieces(clips, window), key=lambda piece: piece[1][0].shape):
+            while some := list(islice(alike, batch_size)):
+                rows, windows = zip(*some)
+                inputs = batches.collate(encoded, list(windows))[encoded.key].to(model.device)
+                probabilities = model(inputs).logits.double().softmax(-1)
+                np.add.at(totals, list(rows), probabilities.cpu().numpy())
+                bar.update(rows[-1] + 1 - bar.n)
+    return totals / totals.sum(axis=1, keepdims=True)
+
+
+def measure(probabilities: np.ndarray, actual: np.ndarray, labels: list[str], selected_on: str) -> dict[str, Any]:
+    """The content of metrics.json. probabilities: float64 (clips, labels); actual: label ids, int64 (clips,).
+
+    What a person compares between runs are its numbers; lists are for reading, and `dvc exp show` passes them over.
+    """
+    predicted = probabilities.argmax(axis=1)
+    answers = {"predictions": predicted, "references": actual}
+    own = probabilities[np.arange(len(actual)), actual]
+    return {
+        **scores.Accuracy(keep_in_memory=True).compute(**answers),
+        **scores.MacroF1(keep_in_memory=True).compute(**answers),
+        "loss": float(-np.log(own.clip(1e-12)).mean()),
+        "n": len(actual),
+        "selected_on": selected_on,
+        "accuracy_interval_95": scores.interval(int((predicted == actual).sum()), len(actual)),
+        "per_label": scores.per_label(actual, predicted, labels),
+    }
+
+
+def rounded(value: Any) -> Any:
+    """Six decimals everywhere, so that a last bit of arithmetic does not show as a change."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def main() -> None:
+    params = load_params("evaluate", Params)
+    need(FINETUNED / "config.json", ENCODED, SPLITS, EPOCHS)
+    repeat(0, params.threads)
+    logging.set_verbosity_error()
+    encoded = batches.open_encoded(ENCODED)
+    window = batches.window_samples(encoded, params.window_seconds, "evaluate.window_seconds")
+    splits = pd.read_csv(SPLITS)
+    rows = batches.take(encoded, splits, "test")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForAudioClassification.from_pretrained(FINETUNED, dtype=torch.float32).to(device).eval()
+    probabilities = predict(model, encoded, batches.Clips(rows, encoded.key), window, params.batch_size)
+    actual = np.array(rows["label"])
+    metrics = measure(probabilities, actual, encoded.labels, batches.selection_split(splits))
+    names = np.array(encoded.labels)
+    outcome = pd.DataFrame(
+        {"clip": rows["clip"], "label": names[actual], "prediction": names[probabilities.argmax(axis=1)]}
+    )
+    with whole(PREDICTIONS) as file:
+        outcome.join(pd.DataFrame(probabilities.round(6), columns=encoded.labels)).to_csv(
+            file, index=False, lineterminator="\n"
+        )
+    with whole(CONFUSION) as file:
+        outcome.rename(columns={"label": "actual", "prediction": "predicted"})[["actual", "predicted"]].to_csv(
+            file, index=False, lineterminator="\n"
+        )
+    with whole(METRICS) as file:
+        file.write_text(json.dumps(rounded(metrics), indent=2) + "\n")
+    low, high = metrics["accuracy_interval_95"]
+    told = f"accuracy {metrics['accuracy']:.3f} ({low:.2f} to {high:.2f}) on {metrics['n']} test clips"
+    with whole(PICTURE) as file:
+        epochs = pictures.read_epochs(EPOCHS)
+        pictures.save_result(file, epochs, actual, probabilities.argmax(axis=1), encoded.labels, told)
+    print(f"{METRICS}: {told}")
+
+
+if __name__ == "__main__":
+    run(main)

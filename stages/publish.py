@@ -1,0 +1,97 @@
+"""Put together what the Hub would hold: the model, its card, its metrics and training logs; push it if asked.
+
+Reads   params.yaml: publish, train; models/finetuned/; metrics/; the source.json of data/raw/ and models/base/
+Writes  models/published/
+Run     python -m stages.publish
+"""
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from pydantic import Field
+
+from stages.common.pictures import read_epochs
+from stages.common.stage import Section, load_params, need, run, whole
+
+FINETUNED = Path("models/finetuned")
+METRICS = Path("metrics")
+SOURCES = {"data": Path("data/raw/source.json"), "base": Path("models/base/source.json")}
+PUBLISHED = Path("models/published")
+TEMPLATE = Path(__file__).with_name("common") / "model_card.md"
+
+
+class Params(Section):
+    name: str = Field(pattern=r"^[\w.-]+$", max_length=96)  # of the model, and of its repo on the Hub
+    push: bool
+
+
+def card_data(name: str, data: dict[str, Any], base: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
+    """The card's metadata: what the Hub's search, leaderboards and widgets read."""
+    on_hub = data["source"] == "hub"
+    results = [
+        EvalResult(
+            task_type="audio-classification",
+            task_name="Audio Classification",
+            dataset_type=data["id"] if on_hub else data["source"],
+            dataset_name=data["id"].split("/")[-1].upper() if on_hub else data["id"],
+            dataset_split="test",
+            metric_type=metric,
+            metric_name=title,
+            metric_value=metrics[key],
+        )
+        for metric, title, key in [("accuracy", "Accuracy", "accuracy"), ("f1", "Macro F1", "macro_f1")]
+    ]
+    return ModelCardData(
+        model_name=name,
+        eval_results=results,
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        tags=["audio-classification", "generated_from_trainer"],
+        metrics=["accuracy", "f1"],
+        license=base["licence"] if base["licence"] != "unknown" else None,
+        base_model=base["id"] if base["source"] == "hub" else None,
+        datasets=[data["id"]] if on_hub else None,
+    )
+
+
+def write_card(folder: Path, name: str, train: dict[str, Any]) -> None:
+    """Fill the card's template from the files that the stages left."""
+    facts = {key: json.loads(path.read_text()) for key, path in SOURCES.items()}
+    metrics = json.loads((METRICS / "metrics.json").read_text())
+    config = json.loads((FINETUNED / "config.json").read_text())
+    card = ModelCard.from_template(
+        card_data(name, facts["data"], facts["base"], metrics),
+        template_path=str(TEMPLATE),
+        name=name,
+        repo=f"your-name/{name}",
+        metrics=metrics,
+        split=json.loads((METRICS / "split.json").read_text()),
+        train=train,
+        epochs=read_epochs(METRICS / "train").reset_index().to_dict("records"),
+        architecture=config["architectures"][0],
+        labels=list(config["id2label"].values()),
+        sampling_rate=json.loads((FINETUNED / "preprocessor_config.json").read_text())["sampling_rate"],
+        versions={package: version(package).split("+")[0] for package in ("transformers", "torch", "datasets")},
+        **facts,
+    )
+    card.save(folder / "README.md")
+
+
+def main() -> None:
+    params = load_params("publish", Params)
+    train = load_params("train", dict[str, Any])
+    need(FINETUNED / "config.json", METRICS / "metrics.json", METRICS / "split.json", *SOURCES.values())
+    with whole(PUBLISHED) as folder:
+        shutil.copytree(FINETUNED, folder)
+        for name in ("metrics.json", "predictions.csv", "result.png"):
+            shutil.copyfile(METRICS / name, folder / name)
+        write_card(folder, params.name, train)
+    print(f"{PUBLISHED}: {params.name}")
+
+
+if __name__ == "__main__":
+    run(main)

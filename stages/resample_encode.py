@@ -1,0 +1,119 @@
+"""Turn every clip into what the base model takes in: mono, resampled, cut, and through its own feature extractor.
+
+Reads   params.yaml: resample_encode; data/raw/ (clips.csv and the files it lists); models/base/
+Writes  data/encoded/: a data set for `datasets.load_from_disk` with clip, label and the model's input in float16,
+        and the preprocessor config that made it
+Run     python -m stages.resample_encode
+"""
+
+import csv
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from datasets import Array2D, ClassLabel, DatasetInfo, Features, List, Value
+from datasets.arrow_writer import ArrowWriter
+from pydantic import Field
+from tqdm import tqdm
+from transformers import AutoFeatureExtractor
+
+from stages.common import audio
+from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
+
+RAW = Path("data/raw")
+BASE = Path("models/base")
+ENCODED = Path("data/encoded")
+SHARD = "data-00000-of-00001.arrow"
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Params(Section):
+    max_seconds: Number = Field(gt=0)  # of each clip, from its start
+    feature_extractor: dict[str, bool | int | float | str] = {}  # settings that replace the base model's own
+    workers: int | None = Field(ge=1)  # threads; null takes one per core
+
+
+def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
+    """The base model's feature extractor with some settings replaced.
+
+    Raises:
+        StageError: a setting that this feature extractor does not have.
+    """
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    for key in settings:
+        if key not in extractor.to_dict():
+            raise StageError(
+                f"params.yaml: resample_encode.feature_extractor.{key}: {type(extractor).__name__} has no such setting"
+            )
+    return AutoFeatureExtractor.from_pretrained(folder, **settings)
+
+
+def encode(file: Path, extractor: Any, max_seconds: float) -> np.ndarray:
+    """One clip as the model takes it in.
+
+    Returns:
+        float16, shape (samples,) for waveform models, (bins, frames) or (frames, bins) for spectrogram models.
+    """
+    samples = audio.load(file, extractor.sampling_rate, max_seconds)
+    features = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")
+    return features[extractor.model_input_names[0]][0].astype(np.float16)
+
+
+def ordered(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
+    """Map on threads, in order, with no more than two results a worker waiting: memory does not grow with the items."""
+    with ThreadPoolExecutor(workers) as pool:
+        items = iter(items)
+        waiting = deque(pool.submit(function, item) for item in islice(items, 2 * workers))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+
+
+def write_dataset(folder: Path, key: str, labels: list[str], rows: Iterable[tuple[str, str, np.ndarray]]) -> None:
+    """Write (clip, label, features) rows as `Dataset.save_to_disk` lays them out, but the same bytes every time.
+
+    save_to_disk itself puts a fingerprint into state.json that changes with paths and code; DVC would see new data.
+    """
+    folder.mkdir()
+    rows = iter(rows)
+    first = next(rows)
+    shape = first[2].shape
+    column = List(Value("float16")) if len(shape) == 1 else Array2D(shape, "float16")
+    features = Features({"clip": Value("string"), "label": ClassLabel(names=labels), key: column})
+    # One clip a batch: reading a clip touches its own bytes alone, and writing holds one in memory.
+    with ArrowWriter(path=str(folder / SHARD), features=features, writer_batch_size=1) as writer:
+        for row in chain([first], rows):
+            writer.write(dict(zip(features, row)))
+        writer.finalize()
+    DatasetInfo(features=features).write_to_directory(folder)
+    state = {"_data_files": [{"filename": SHARD}], "_fingerprint": "encoded", "_split": None}
+    form = {"_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False}
+    (folder / "state.json").write_text(json.dumps(state | form, indent=2) + "\n")
+
+
+def main() -> None:
+    params = load_params("resample_encode", Params)
+    need(RAW / "clips.csv", BASE / "config.json")
+    extractor = load_feature_extractor(BASE, params.feature_extractor)
+    with (RAW / "clips.csv").open(newline="") as file:
+        clips = list(csv.DictReader(file))
+    labels = sorted({clip["label"] for clip in clips})
+    workers = params.workers or os.cpu_count() or 1
+    arrays = ordered(lambda clip: encode(RAW / clip["path"], extractor, params.max_seconds), clips, workers)
+    rows = ((c["clip"], c["label"], a) for c, a in zip(clips, tqdm(arrays, "encode", len(clips), unit="clip")))
+    with whole(ENCODED) as folder:
+        write_dataset(folder, extractor.model_input_names[0], labels, rows)
+        extractor.save_pretrained(folder)
+    megabytes = (ENCODED / SHARD).stat().st_size / 1e6
+    print(f"{ENCODED}: {len(clips)} clips at {extractor.sampling_rate} Hz, {megabytes:.0f} MB")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,194 @@
+"""Fine-tune the base model and keep its best epoch.
+
+Reads   params.yaml: train; models/base/; data/encoded/; data/splits.csv (the best epoch is chosen on validation,
+        or on test where there is no validation split)
+Writes  models/finetuned/: a checkpoint for `pipeline("audio-classification")`, and TensorBoard logs in runs/
+        metrics/train/: DVCLive, one row per epoch
+Run     python -m stages.train; to watch, tensorboard --logdir models
+"""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from stages.common.repeatable import repeat
+
+# isort: split
+import numpy as np
+import pandas as pd
+import torch
+from dvclive import Live
+from pydantic import Field
+from torch.nn.functional import cross_entropy
+from transformers import AutoConfig, AutoModelForAudioClassification, EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging
+
+from stages.common import batches, progress, scores
+from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
+
+BASE = Path("models/base")
+ENCODED = Path("data/encoded")
+SPLITS = Path("data/splits.csv")
+FINETUNED = Path("models/finetuned")
+METRICS = Path("metrics/train")
+
+# Every architecture has names of its own for the same thing. Attention's dropout stays as the base model has it:
+# with it, scaled-dot-product attention leaves its fast path.
+DROPOUTS = ("hidden_dropout", "feat_proj_dropout", "dropout", "hidden_dropout_prob")
+
+
+class SpecAugment(Section):
+    """Masking of stretches of time and of channels in training (Park et al., arXiv:1904.08779)."""
+
+    mask_time_prob: Number = Field(ge=0, lt=1)
+    mask_time_length: int = Field(ge=1)
+    mask_feature_prob: Number = Field(ge=0, lt=1)
+    mask_feature_length: int = Field(ge=1)
+
+
+class Params(Section):
+    seed: int = Field(ge=0)
+    threads: int | None = Field(ge=1)  # CPU threads; null takes them all, a number repeats to the byte
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    accumulation: int = Field(ge=1)  # batches to an optimizer step
+    eval_batch_size: int = Field(ge=1)
+    learning_rate: Number = Field(gt=0)
+    warmup: Number = Field(ge=0, lt=1)  # share of the steps
+    weight_decay: Number = Field(ge=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    window_seconds: Number | None = Field(gt=0)  # random crops in training; null trains on whole clips
+    frozen: Literal["none", "feature_encoder"]
+    dropout: Number | None = Field(ge=0, lt=1)  # null keeps the base model's own
+    label_smoothing: Number = Field(ge=0, lt=1)
+    spec_augment: SpecAugment | None  # null keeps the base model's own
+    early_stopping: int | None = Field(ge=1)  # epochs without a better accuracy
+    logging_steps: int = Field(ge=1)
+
+
+def choose_precision(asked: str) -> dict[str, bool]:
+    """Trainer's bf16 and fp16 for the processor at hand.
+
+    Raises:
+        StageError: fp16 without a GPU.
+    """
+    cuda = torch.cuda.is_available()
+    if asked == "fp16" and not cuda:
+        raise StageError("params.yaml: train.precision: fp16 needs a GPU; set auto, or fp32")
+    if asked == "auto":
+        asked = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if cuda else "fp32"
+    return {"bf16": asked == "bf16", "fp16": asked == "fp16"}
+
+
+def build_model(base: Path, labels: list[str], params: Params) -> torch.nn.Module:
+    """The base model under a new classification head, label names inside.
+
+    Raises:
+        StageError: dropout, spec_augment or frozen ask for what this architecture does not have.
+    """
+    config = AutoConfig.from_pretrained(base)
+    config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
+    if params.dropout is not None:
+        known = [name for name in DROPOUTS if hasattr(config, name)]
+        if not known:
+            raise StageError(f"params.yaml: train.dropout: a {config.model_type} model has none; set it to null")
+        config.update(dict.fromkeys(known, params.dropout))
+    if params.spec_augment is not None:
+        config.update(params.spec_augment.model_dump() | {"apply_spec_augment": True})
+    model = AutoModelForAudioClassification.from_pretrained(base, config=config, dtype=torch.float32)
+    if params.spec_augment is not None and not hasattr(model.base_model, "_mask_hidden_states"):
+        raise StageError(
+            f"params.yaml: train.spec_augment: a {config.model_type} model does not use it; set it to null"
+        )
+    if params.frozen == "feature_encoder":
+        if not hasattr(model, "freeze_feature_encoder"):
+            raise StageError(f"params.yaml: train.frozen: a {config.model_type} model has no feature encoder; set none")
+        model.freeze_feature_encoder()
+    return model
+
+
+def training_arguments(params: Params, folder: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=params.epochs,
+        per_device_train_batch_size=params.batch_size,
+        per_device_eval_batch_size=params.eval_batch_size,
+        gradient_accumulation_steps=params.accumulation,
+        learning_rate=params.learning_rate,
+        warmup_steps=params.warmup,
+        weight_decay=params.weight_decay,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        save_only_model=True,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        logging_steps=params.logging_steps,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        seed=params.seed,
+        **choose_precision(params.precision),
+    )
+
+
+def mean_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:
+    """Cross-entropy averaged over the whole effective batch, smoothed in training only.
+
+    The models' own loss averages each micro-batch, and the Trainer then sums those means: with accumulation, the
+    gradient would come out that many times too large (seen on transformers 5.23).
+    """
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
+        smoothing = label_smoothing if outputs.logits.requires_grad else 0.0
+        total = cross_entropy(outputs.logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
+
+
+def compute_accuracy(outcome: Any) -> dict[str, float]:
+    logits = outcome.predictions[0] if isinstance(outcome.predictions, tuple) else outcome.predictions
+    return scores.Accuracy(keep_in_memory=True).compute(
+        predictions=np.argmax(logits, axis=1), references=outcome.label_ids
+    )
+
+
+def main() -> None:
+    params = load_params("train", Params)
+    need(BASE / "config.json", ENCODED, SPLITS)
+    repeat(params.seed, params.threads)
+    logging.set_verbosity_error()
+    encoded = batches.open_encoded(ENCODED)
+    window = batches.window_samples(encoded, params.window_seconds, "train.window_seconds")
+    splits = pd.read_csv(SPLITS)
+    split = batches.selection_split(splits)
+    model = build_model(BASE, encoded.labels, params)
+    with whole(FINETUNED) as folder, whole(METRICS) as metrics:
+        live = Live(str(metrics), save_dvc_exp=False, dvcyaml=False)
+        callbacks = [progress.Bar(), progress.EpochLog(live), progress.EventLog(folder / "runs")]
+        if params.early_stopping:
+            callbacks.append(EarlyStoppingCallback(params.early_stopping))
+        trainer = Trainer(
+            model,
+            training_arguments(params, folder / "checkpoints"),
+            data_collator=partial(batches.collate, encoded),
+            train_dataset=batches.Clips(batches.take(encoded, splits, "train"), encoded.key, window),
+            eval_dataset=batches.Clips(batches.take(encoded, splits, split), encoded.key),
+            compute_metrics=compute_accuracy,
+            compute_loss_func=mean_loss(params.label_smoothing),
+            callbacks=callbacks,
+        )
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        shutil.rmtree(folder / "checkpoints")
+        model.save_pretrained(folder)
+        encoded.extractor.save_pretrained(folder)
+    print(f"{FINETUNED}: best {split} accuracy {trainer.state.best_metric:.3f}")
+
+
+if __name__ == "__main__":
+    run(main)

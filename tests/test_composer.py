@@ -1,0 +1,79 @@
+"""The composer is deterministic, and its genres are audible, varied and distinct."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from stages.common.composer import GENRES, SAMPLING_RATE, compose, parse_chord
+
+
+def loudness(clip: np.ndarray) -> float:
+    """Root mean square of an int16 clip, in dB of full scale."""
+    return float(20 * np.log10(np.sqrt(np.mean((clip / 32768) ** 2))))
+
+
+def spectrum(clip: np.ndarray) -> np.ndarray:
+    """Mean log energy in 32 bands, whatever the loudness: float64 (32,)."""
+    frames = clip[: len(clip) // 1024 * 1024].reshape(-1, 1024) / clip.std()
+    power = np.abs(np.fft.rfft(frames * np.hanning(1024))[:, 1:]) ** 2
+    edges = np.unique(np.geomspace(1, 512, 40).astype(int))[:32]
+    return np.log(np.add.reduceat(power, edges - 1, axis=1) + 1e-3).mean(axis=0)
+
+
+@pytest.mark.parametrize("genre", GENRES)
+def test_the_same_seed_gives_the_same_clip_and_another_seed_another(genre: str) -> None:
+    clip = compose(genre, 1.5, [0, 1, 2])
+    assert clip.tobytes() == compose(genre, 1.5, [0, 1, 2]).tobytes()
+    assert not np.array_equal(clip, compose(genre, 1.5, [0, 1, 3]))
+    assert not np.array_equal(clip, compose(genre, 1.5, [1, 1, 2]))
+
+
+def test_a_clip_does_not_depend_on_those_composed_before_it() -> None:
+    alone = compose("jazz", 1.0, [7, 5, 3])
+    assert np.array_equal(alone, [compose("jazz", 1.0, [7, 5, k]) for k in range(5)][3])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(GENRES), st.floats(0.0, 3.0), st.integers(0, 2**32))
+def test_any_length_and_seed_gives_int16_of_that_length(genre: str, seconds: float, seed: int) -> None:
+    clip = compose(genre, seconds, seed)
+    assert clip.dtype == np.int16
+    assert clip.shape == (round(seconds * SAMPLING_RATE),)
+
+
+@pytest.mark.parametrize("genre", GENRES)
+def test_every_genre_is_audible_unclipped_and_varies_in_loudness(genre: str) -> None:
+    clips = [compose(genre, 2.0, [0, k]) for k in range(8)]
+    levels = [loudness(clip) for clip in clips]
+    assert min(levels) > -35
+    assert max(levels) - min(levels) > 3
+    assert max(np.abs(clip.astype(int)).max() for clip in clips) < 32_767
+
+
+def test_an_unknown_genre_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="polka"):
+        compose("polka", 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "semitones"),
+    [("I", [0, 4, 7]), ("bVII", [10, 14, 17]), ("ii7", [2, 5, 9, 12]), ("V5", [7, 14, 19])],
+)
+def test_roman_numerals_are_chords(name: str, semitones: list[int]) -> None:
+    assert parse_chord(name).tolist() == semitones
+
+
+def test_genres_overlap_but_can_be_told_apart() -> None:
+    per_genre = 12
+    clips = [compose(genre, 2.0, [0, g, k]) for g, genre in enumerate(GENRES) for k in range(per_genre)]
+    labels = np.repeat(np.arange(len(GENRES)), per_genre)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
+    by_spectrum = cross_val_score(classifier, [spectrum(clip) for clip in clips], labels, cv=4).mean()
+    by_loudness = cross_val_score(classifier, [[loudness(clip)] for clip in clips], labels, cv=4).mean()
+    assert 0.4 < by_spectrum < 0.98  # chance is 0.1
+    assert by_loudness < 0.3

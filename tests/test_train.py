@@ -1,0 +1,202 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import error_of, set_params
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTModel,
+    AutoModelForAudioClassification,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
+
+from stages import resample_encode
+from stages.common import batches
+from stages.train import Params, build_model, choose_precision, main
+
+
+@pytest.fixture
+def ready(copied: Path) -> Path:
+    """Everything up to train is done, with two clips to a batch, so that an epoch has several steps."""
+    set_params(copied, {"train.batch_size": 2})
+    return copied
+
+
+def digest(folder: str) -> dict[str, str]:
+    files = [file for file in Path(folder).rglob("*") if file.is_file()]
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def weights() -> dict[str, torch.Tensor]:
+    return AutoModelForAudioClassification.from_pretrained("models/finetuned").state_dict()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_model(ready: Path) -> None:
+    set_params(ready, {"train.spec_augment": {"mask_time_prob": 0.1, "mask_time_length": 2}})
+    set_params(ready, {"train.spec_augment.mask_feature_prob": 0.1, "train.spec_augment.mask_feature_length": 2})
+    main()
+    first = digest("models/finetuned") | digest("metrics/train")
+    main()
+    assert digest("models/finetuned") | digest("metrics/train") == first
+    set_params(ready, {"train.seed": 7})
+    main()
+    assert digest("models/finetuned") != {name: value for name, value in first.items() if "models" in name}
+
+
+def test_one_row_per_epoch_and_tensorboard_has_every_logged_step(ready: Path) -> None:
+    set_params(ready, {"train.epochs": 3, "train.logging_steps": 2})
+    main()
+    for metric in ("train_loss", "eval_loss", "eval_accuracy"):
+        table = pd.read_csv(f"metrics/train/plots/metrics/{metric}.tsv", sep="\t")
+        assert table["step"].tolist() == [1, 2, 3]
+        assert table[metric].notna().all()
+    events = list(EventFileLoader("models/finetuned/runs/events.out.tfevents.0").Load())
+    tags = [value.tag for event in events for value in event.summary.value]
+    assert tags.count("eval/accuracy") == 3
+    assert tags.count("train/loss") == 3 * 10 // 2
+
+
+def test_the_best_epoch_is_kept_not_the_last(ready: Path) -> None:
+    set_params(ready, {"train.epochs": 6, "train.learning_rate": 0.01})
+    main()
+    table = pd.read_csv("metrics/train/plots/metrics/eval_accuracy.tsv", sep="\t")
+    model = AutoModelForAudioClassification.from_pretrained("models/finetuned").eval()
+    encoded = batches.open_encoded(Path("data/encoded"))
+    rows = batches.take(encoded, pd.read_csv("data/splits.csv"), "validation")
+    clips = batches.Clips(rows, encoded.key)
+    with torch.no_grad():
+        right = [int(model(torch.tensor(array)[None]).logits.argmax()) == label for array, label in clips]
+    assert np.mean(right) == pytest.approx(table["eval_accuracy"].max(), abs=1e-6)
+
+
+def test_early_stopping_ends_before_the_last_epoch(ready: Path) -> None:
+    set_params(ready, {"train.epochs": 30, "train.early_stopping": 1, "train.learning_rate": 1e-9})
+    main()
+    assert len(pd.read_csv("metrics/train/plots/metrics/eval_accuracy.tsv", sep="\t")) == 2
+
+
+def test_a_frozen_feature_encoder_stays_and_the_rest_learns(ready: Path) -> None:
+    set_params(ready, {"train.frozen": "feature_encoder"})
+    main()
+    before = AutoModelForAudioClassification.from_pretrained("models/base").state_dict()
+    same = {name: torch.equal(before[name], tensor) for name, tensor in weights().items() if "hubert" in name}
+    assert all(kept for name, kept in same.items() if "feature_extractor" in name)
+    assert not all(same.values())
+
+
+def test_accumulation_is_the_same_as_a_batch_of_that_size(ready: Path) -> None:
+    exact = {"train.window_seconds": None, "train.dropout": 0.0, "train.epochs": 2, "train.learning_rate": 1e-3}
+    config = {"attention_dropout": 0.0, "activation_dropout": 0.0}
+    set_params(ready, exact)
+    change_config(**config)
+    results = []
+    for size, accumulation in ((4, 1), (2, 2)):
+        set_params(ready, {"train.batch_size": size, "train.accumulation": accumulation})
+        main()
+        results.append(weights())
+    for name, tensor in results[0].items():
+        torch.testing.assert_close(results[1][name], tensor, atol=2e-5, rtol=1e-3, msg=name)
+
+
+def change_config(**values: object) -> None:
+    import json
+
+    path = Path("models/base/config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def params(**values: object) -> Params:
+    import yaml
+
+    known = yaml.safe_load(Path("params.yaml").read_text())["train"]
+    return Params.model_validate(known | values)
+
+
+def test_dropout_reaches_the_model_and_label_names_are_inside(ready: Path) -> None:
+    model = build_model(Path("models/base"), ["x", "y"], params(dropout=0.35))
+    assert model.config.hidden_dropout == model.config.feat_proj_dropout == 0.35
+    assert model.config.id2label == {0: "x", 1: "y"}
+    assert model.config.label2id == {"x": 0, "y": 1}
+
+
+def test_whisper_and_ast_train_too_and_refuse_what_they_lack(ready: Path) -> None:
+    small = {"d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 8, "num_mel_bins": 8}
+    small |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 8, "max_source_positions": 100}
+    ids = {"vocab_size": 9, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    whisper = WhisperModel(WhisperConfig(**small, **ids)), WhisperFeatureExtractor(feature_size=8, chunk_length=2)
+    tiny = ASTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, num_mel_bins=16)
+    tiny.max_length = 64
+    ast = ASTModel(tiny), ASTFeatureExtractor(num_mel_bins=16, max_length=64)
+    set_params(ready, {"resample_encode.feature_extractor": {}})
+    for model, extractor in (whisper, ast):
+        set_params(ready, {"train.window_seconds": 0.5})
+        model.save_pretrained("models/base")
+        extractor.save_pretrained("models/base")
+        resample_encode.main()
+        assert "train.window_seconds" in error_of(main)
+        set_params(ready, {"train.window_seconds": None, "train.frozen": "feature_encoder"})
+        assert "train.frozen" in error_of(main)
+        set_params(ready, {"train.frozen": "none"})
+        main()
+        assert AutoModelForAudioClassification.from_pretrained("models/finetuned").config.num_labels == 10
+        with pytest.raises(Exception, match=r"train\.spec_augment"):
+            masks = {"mask_time_prob": 0.1, "mask_time_length": 2, "mask_feature_prob": 0.0, "mask_feature_length": 2}
+            build_model(Path("models/base"), ["x", "y"], params(spec_augment=masks))
+
+
+def test_a_window_longer_than_every_clip_is_refused(ready: Path) -> None:
+    set_params(ready, {"train.window_seconds": 1.5})
+    message = error_of(main)
+    assert "train.window_seconds: 1.5 s is longer than every clip (at most 1 s)" in message
+    assert not Path("models/finetuned.partial").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_fp16_without_a_gpu_is_refused_and_auto_is_not() -> None:
+    assert "train.precision: fp16 needs a GPU" in error_of(lambda: choose_precision("fp16"))
+    assert not choose_precision("auto")["fp16"]
+
+
+def test_without_validation_the_best_epoch_is_chosen_on_test() -> None:
+    assert batches.selection_split(pd.DataFrame({"split": ["train", "test"]})) == "test"
+    assert batches.selection_split(pd.DataFrame({"split": ["train", "validation", "test"]})) == "validation"
+
+
+@given(st.integers(1, 300), st.one_of(st.none(), st.integers(1, 100)))
+def test_windows_cover_a_clip_and_have_one_length(samples: int, window: int | None) -> None:
+    clip = np.arange(samples)
+    pieces = batches.cut(clip, window)
+    assert set(np.concatenate(pieces)) == set(clip)
+    assert {len(piece) for piece in pieces} == {min(samples, window or samples)}
+    assert len(pieces) == -(-samples // min(samples, window or samples))
+
+
+def test_a_random_window_is_a_piece_of_its_clip(ready: Path) -> None:
+    encoded = batches.open_encoded(Path("data/encoded"))
+    torch.manual_seed(0)
+    whole = batches.Clips(encoded.rows, encoded.key)[3][0]
+    starts = set()
+    for _ in range(8):
+        piece, _ = batches.Clips(encoded.rows, encoded.key, window=1000)[3]
+        found = [i for i in np.flatnonzero(whole == piece[0]) if np.array_equal(whole[i : i + 1000], piece)]
+        assert found
+        starts.add(int(found[0]))
+    assert len(starts) > 1
+
+
+def test_only_padded_batches_have_a_mask(ready: Path) -> None:
+    encoded = batches.open_encoded(Path("data/encoded"))
+    long, short = np.ones(1600, np.float32), np.ones(800, np.float32)
+    assert set(batches.collate(encoded, [(long, 0), (long, 1)])) == {"input_values", "labels"}
+    padded = batches.collate(encoded, [(long, 0), (short, 1)])
+    assert padded["attention_mask"].sum(dim=1).tolist() == [1600, 800]
+    assert padded["input_values"][1, 800:].abs().sum() == 0
