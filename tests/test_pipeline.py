@@ -95,7 +95,7 @@ def test_queued_experiments_are_rows_that_a_person_can_read(copied: Path) -> Non
             break
         time.sleep(1)
     assert status.count("Success") == 2, status
-    table = dvc(copied, "exp", "show", "--only-changed", "--csv", "--drop", "/")
+    table = dvc(copied, "exp", "show", "--only-changed", "--csv", "--drop", ".*/.*")
     header, *rows = table.strip().splitlines()
     assert "loss" in header
     assert "evaluate.window_seconds" in header
