@@ -75,6 +75,27 @@ def check_usable(clips: list[dict[str, Any]], unusable: list[str], max_rejected:
         raise StageError(f"a classifier needs at least two labels, found {labels}; add a folder per label")
 
 
+def compare(files: list[Path], table: Path) -> dict[str, Any]:
+    """Count the files that are, by MD5, the originals that a table lists (columns clip and md5).
+
+    Raises:
+        StageError: the table is missing, or has other columns.
+    """
+    try:
+        with table.open(newline="") as content:
+            known = {row["clip"]: row["md5"] for row in csv.DictReader(content)}
+    except (FileNotFoundError, KeyError):
+        raise StageError(f"params.yaml: download.dataset.originals: {table} needs the columns clip and md5") from None
+    differ = [file.name for file in files if file.stem in known and md5(file) != known[file.stem]]
+    found = {file.stem for file in files} & known.keys()
+    return {"table": table.name, "known": len(known), "original": len(found) - len(differ), "differ": differ}
+
+
+def md5(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def tell(rejected: list[tuple[str, str]]) -> None:
     """Print the rejected files: all reasons, and of each no more files than a person reads."""
     by_reason: dict[str, list[str]] = {}
@@ -97,6 +118,11 @@ def download_dataset() -> None:
     params = load_params("download.dataset", DatasetParams)
     with whole(RAW) as folder:
         fetched = params.fetch(folder / "audio")
+        if params.originals:
+            fetched.origin["originals"] = found = compare(fetched.files, Path(params.originals))
+            print(f"{found['original']} of the {found['known']} files of {found['table']} are here, byte for byte")
+            for name in found["differ"]:
+                print(f"not the original: {name}")
         clips, unusable, rejected = [], [], list(fetched.rejected)
         for file, row in describe_all(fetched.files):
             if isinstance(row, audio.AudioError):

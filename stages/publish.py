@@ -7,6 +7,8 @@ Run     python -m stages.publish
 
 import json
 import shutil
+import subprocess
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from pydantic import Field
 
+from stages.common import hub
 from stages.common.pictures import read_epochs
-from stages.common.stage import Section, load_params, need, run, whole
+from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
 
 FINETUNED = Path("models/finetuned")
 METRICS = Path("metrics")
@@ -25,8 +28,10 @@ TEMPLATE = Path(__file__).with_name("common") / "model_card.md"
 
 
 class Params(Section):
-    name: str = Field(pattern=r"^[\w.-]+$", max_length=96)  # of the model, and of its repo on the Hub
+    name: str = Field(pattern=r"^([\w.-]+/)?[\w.-]+$", max_length=96)  # of the repo; without an owner, the token's own
     push: bool
+    private: bool = True  # of a repo that does not exist yet
+    min_accuracy: Number | None = Field(None, ge=0, le=1)  # nothing less is pushed
 
 
 def card_data(name: str, data: dict[str, Any], base: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
@@ -38,6 +43,7 @@ def card_data(name: str, data: dict[str, Any], base: dict[str, Any], metrics: di
             task_name="Audio Classification",
             dataset_type=data["id"] if on_hub else data["source"],
             dataset_name=data["id"].split("/")[-1].upper() if on_hub else data["id"],
+            dataset_config=data.get("config"),
             dataset_split="test",
             metric_type=metric,
             metric_name=title,
@@ -64,10 +70,10 @@ def write_card(folder: Path, name: str, train: dict[str, Any]) -> None:
     metrics = json.loads((METRICS / "metrics.json").read_text())
     config = json.loads((FINETUNED / "config.json").read_text())
     card = ModelCard.from_template(
-        card_data(name, facts["data"], facts["base"], metrics),
+        card_data(name.split("/")[-1], facts["data"], facts["base"], metrics),
         template_path=str(TEMPLATE),
-        name=name,
-        repo=f"your-name/{name}",
+        name=name.split("/")[-1],
+        repo=name if "/" in name else f"your-name/{name}",
         metrics=metrics,
         split=json.loads((METRICS / "split.json").read_text()),
         train=train,
@@ -81,16 +87,45 @@ def write_card(folder: Path, name: str, train: dict[str, Any]) -> None:
     card.save(folder / "README.md")
 
 
+def check_push(params: Params, accuracy: float) -> None:
+    """Raises StageError, before any work, where a push could not or should not end well."""
+    least = params.min_accuracy
+    if least is not None and accuracy < least:
+        raise StageError(f"params.yaml: publish.min_accuracy: {least} is more than the {accuracy} of the test clips")
+    hub.whoami()
+
+
+def git_commit() -> str:
+    """The checkout's commit, 7 digits, with a + where files differ from it."""
+    git = partial(subprocess.run, capture_output=True, text=True, check=True)
+    try:
+        commit = git(["git", "rev-parse", "--short=7", "HEAD"]).stdout.strip()
+        return commit + ("+" if git(["git", "status", "--porcelain", "--untracked-files=no"]).stdout else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def push(params: Params, accuracy: float) -> str:
+    commit = git_commit()
+    message = f"Publish git commit {commit}, test accuracy {accuracy:.3f}"
+    return hub.push(PUBLISHED, params.name, params.private, message, tag=f"git-{commit.rstrip('+')}")
+
+
 def main() -> None:
     params = load_params("publish", Params)
     train = load_params("train", dict[str, Any])
     need(FINETUNED / "config.json", METRICS / "metrics.json", METRICS / "split.json", *SOURCES.values())
+    accuracy = json.loads((METRICS / "metrics.json").read_text())["accuracy"]
+    if params.push:
+        check_push(params, accuracy)
     with whole(PUBLISHED) as folder:
         shutil.copytree(FINETUNED, folder)
         for name in ("metrics.json", "predictions.csv", "result.png"):
             shutil.copyfile(METRICS / name, folder / name)
         write_card(folder, params.name, train)
     print(f"{PUBLISHED}: {params.name}")
+    if params.push:
+        print(push(params, accuracy))
 
 
 if __name__ == "__main__":

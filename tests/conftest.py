@@ -55,9 +55,10 @@ def set_params(folder: Path, values: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
-def dvc(folder: Path, *arguments: str, check: bool = True) -> str:
+def dvc(folder: Path, *arguments: str, check: bool = True, env: dict[str, str] | None = None) -> str:
     """Run real DVC in a workspace, with this test's Python first on the path; its output, both streams."""
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "400"}
+    env = dict(env or os.environ) | {"COLUMNS": "400"}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     done = subprocess.run(["dvc", *arguments], cwd=folder, env=env, text=True, capture_output=True)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

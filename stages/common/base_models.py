@@ -68,16 +68,20 @@ class Hub(Section):
     revision: str = "main"
 
     def fetch(self, folder: Path) -> dict[str, Any]:
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import metadata_load
 
-        info = HfApi().model_info(self.id, revision=self.revision)
-        safe = any(sibling.rfilename.endswith(".safetensors") for sibling in info.siblings)
-        wanted = [*CONFIGS, *(WEIGHTS if safe else OLD_WEIGHTS)]
-        snapshot = Path(snapshot_download(self.id, revision=info.sha, allow_patterns=wanted))
-        for file in sorted(snapshot.iterdir()):
-            shutil.copyfile(file, folder / file.name)
-        licence = info.card_data.get("license") if info.card_data else None
-        return {"source": "hub", "id": self.id, "revision": info.sha, "licence": licence or "unknown"}
+        from stages.common import hub
+
+        wanted = [*CONFIGS, "README.md", *WEIGHTS]
+        snapshot, commit = hub.fetch("model", self.id, self.revision, wanted)
+        if not list(snapshot.glob(WEIGHTS[0])):
+            snapshot, commit = hub.fetch("model", self.id, commit, [*CONFIGS, *OLD_WEIGHTS])
+        for file in snapshot.iterdir():
+            if any(file.match(pattern) for pattern in [*CONFIGS, *WEIGHTS, *OLD_WEIGHTS]):
+                shutil.copyfile(file, folder / file.name)
+        card = snapshot / "README.md"
+        licence = (metadata_load(card) or {}).get("license") if card.is_file() else None
+        return {"source": "hub", "id": self.id, "revision": commit, "licence": licence or "unknown"}
 
 
 def check(folder: Path) -> str:

@@ -6,8 +6,9 @@ can be decoded is not its business.
 
 import shutil
 import tarfile
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,9 @@ from tqdm import tqdm
 from stages.common import composer
 from stages.common.audio import EXTENSIONS
 from stages.common.stage import Number, Section, StageError
+
+# How the formats that libsndfile reads begin; MP3 has no one beginning.
+MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", b".snd": ".au"}
 
 
 class Fetched(NamedTuple):
@@ -43,6 +47,7 @@ class Candidate(NamedTuple):
 
 class _Source(Section):
     max_rejected: Number = Field(ge=0, le=1)
+    originals: str | None = None  # a CSV with the columns clip and md5, to compare the files with; never an error
 
 
 class Procedural(_Source):
@@ -130,61 +135,127 @@ def choose(paths: Iterable[str], depth: int | None = None) -> tuple[list[Candida
 
 
 class Hub(_Source):
-    """A data set repo on the Hugging Face Hub: Parquet with an audio and a label column, or an archive of files."""
+    """A data set repo on the Hugging Face Hub: Parquet with an audio and a label column, or a tar file of clips."""
 
     source: Literal["hub"]
     id: str
     revision: str = "main"
-    archive: str | None = None  # a tar file in the repo with <anything>/<label>/<file>
-    config: str | None = None
+    archive: str | None = None  # a tar file in the repo, with <anything>/<label>/<file>; null reads the Parquet files
+    config: str | None = None  # of a Parquet data set that has several
     audio_column: str = "audio"
     label_column: str = "label"
     licence: str = "unknown"
+    max_files: int = Field(100_000, ge=1)  # that an archive may hold
+    max_gigabytes: Number = Field(20, gt=0)  # that an archive may unpack to
 
     def fetch(self, audio: Path) -> Fetched:
-        from huggingface_hub import HfApi, hf_hub_download
+        from stages.common import hub
 
-        commit = HfApi().dataset_info(self.id, revision=self.revision).sha
+        wanted = [self.archive] if self.archive else ["**/*.parquet", "*.parquet", "README.md"]
+        folder, commit = hub.fetch("dataset", self.id, self.revision, wanted)
         if self.archive:
-            archive = Path(hf_hub_download(self.id, self.archive, repo_type="dataset", revision=commit))
-            files, rejected = unpack(archive, audio)
+            files, rejected = unpack(folder / self.archive, audio, self.max_files, self.max_gigabytes)
         else:
-            files, rejected = self._load_rows(commit, audio), []
-        origin = {"source": "hub", "id": self.id, "revision": commit, "licence": self.licence}
+            files, rejected = self._write_rows(folder, audio)
+        origin = {"source": "hub", "id": self.id, "config": self.config, "revision": commit, "licence": self.licence}
         return Fetched(files, rejected, origin)
 
-    def _load_rows(self, commit: str, audio: Path) -> list[Path]:
-        from datasets import Audio, concatenate_datasets, load_dataset
+    def _write_rows(self, folder: Path, audio: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+        chosen, rejected = choose((path for path, _ in self._rows(folder)), depth=2)
+        wanted = {candidate.path: candidate for candidate in chosen}
+        with tqdm(desc="unpack", total=len(wanted), unit="clip") as bar:
+            for path, content in self._rows(folder):
+                if candidate := wanted.pop(path, None):
+                    file = audio / candidate.label / candidate.name
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(content)
+                    bar.update()
+        return [audio / candidate.label / candidate.name for candidate in chosen], rejected
 
-        splits = load_dataset(self.id, self.config, revision=commit)
-        rows = concatenate_datasets(list(splits.values())).cast_column(self.audio_column, Audio(decode=False))
-        label = rows.features[self.label_column]
-        files = []
-        for number, row in enumerate(tqdm(rows, "unpack", unit="clip")):
-            name = row[self.label_column]
-            name = label.int2str(name) if hasattr(label, "int2str") else str(name)
-            clip = row[self.audio_column]
-            file = Path(clip["path"] or f"{name}.{number:05d}.wav").name
-            files.append(audio / name / file)
-            files[-1].parent.mkdir(parents=True, exist_ok=True)
-            files[-1].write_bytes(clip["bytes"])
-        return files
+    def _rows(self, folder: Path) -> Iterator[tuple[str, bytes]]:
+        """<label>/<file> and content of each row, in the data set's order, straight from the Parquet files.
+
+        `load_dataset` would first write all of it once more, as Arrow.
+        """
+        import pyarrow.parquet as pq
+        from datasets import load_dataset_builder
+
+        try:
+            builder = load_dataset_builder(str(folder), self.config)
+        except (ValueError, OSError) as error:
+            raise StageError(f"dataset {self.id}: {str(error).splitlines()[0]}; set download.dataset.config") from None
+        number = 0
+        for file in (file for files in builder.config.data_files.values() for file in files):
+            parquet = pq.ParquetFile(file)
+            to_name = _label_names(parquet.schema_arrow, builder.info.features, self.label_column)
+            if missing := {self.audio_column, self.label_column} - set(parquet.schema_arrow.names):
+                known = ", ".join(parquet.schema_arrow.names)
+                raise StageError(f"dataset {self.id} has no column {missing.pop()}; it has {known}")
+            for batch in parquet.iter_batches(64, columns=[self.audio_column, self.label_column]):
+                for row in batch.to_pylist():
+                    clip, label = row[self.audio_column], to_name(row[self.label_column])
+                    name = Path(clip["path"] or f"{label}.{number:05d}{_suffix(clip['bytes'])}").name
+                    number += 1
+                    yield f"{label}/{name}", clip["bytes"]
 
 
-def unpack(archive: Path, audio: Path) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Unpack the clips of a tar file straight to audio/<label>/<clip>.<ext>, in two passes: names, then bytes."""
-    with tarfile.open(archive) as tar:
-        candidates, rejected = choose(member.name for member in tar if member.isfile())
-    wanted = {candidate.path: candidate for candidate in candidates}
-    files = []
-    with tarfile.open(archive) as tar:
-        for member, candidate in tqdm(_pairs(tar, wanted), "unpack", len(wanted), unit="clip"):
-            files.append(audio / candidate.label / candidate.name)
-            files[-1].parent.mkdir(parents=True, exist_ok=True)
-            with files[-1].open("wb") as file:
-                shutil.copyfileobj(tar.extractfile(member), file)
-    return files, rejected
+def _label_names(schema: Any, features: Any, column: str) -> Callable[[Any], str]:
+    """How a label column's values become names: by its ClassLabel in the card or the file, or as they are."""
+    from datasets import ClassLabel, Features
+
+    features = features or Features.from_arrow_schema(schema)
+    label = features.get(column)
+    return label.int2str if isinstance(label, ClassLabel) else str
 
 
-def _pairs(tar: tarfile.TarFile, wanted: dict[str, Candidate]) -> Iterator[tuple[tarfile.TarInfo, Candidate]]:
-    return ((member, wanted[member.name]) for member in tar if member.isfile() and member.name in wanted)
+def _suffix(content: bytes) -> str:
+    return MAGIC.get(content[:4], ".mp3")
+
+
+def unpack(
+    archive: Path, audio: Path, max_files: int, max_gigabytes: float
+) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Unpack the clips of a tar file straight to audio/<label>/<clip>.<ext>, after a first pass over its names.
+
+    Raises:
+        StageError: a name that points elsewhere, a link or device, more files or bytes than allowed, a broken archive.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            paths = list(_check_members(archive.name, tar, max_files, max_gigabytes * 1e9))
+        candidates, rejected = choose(paths)
+        wanted = {candidate.path: candidate for candidate in candidates}
+        with tarfile.open(archive) as tar, tqdm(desc="unpack", total=len(wanted), unit="clip") as bar:
+            for member in tar:
+                if candidate := wanted.pop(member.name, None):
+                    _write(tar, member, audio / candidate.label / candidate.name)
+                    bar.update()
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise StageError(f"{archive.name}: broken archive ({error}); download it again") from None
+    return [audio / candidate.label / candidate.name for candidate in candidates], rejected
+
+
+def _check_members(name: str, tar: tarfile.TarFile, max_files: int, max_bytes: float) -> Iterator[str]:
+    """The names of an archive's files, or a StageError by the name of the first member that no data set needs."""
+    size = 0
+    for count, member in enumerate(tar, start=1):
+        path, size = PurePosixPath(member.name), size + member.size
+        if path.is_absolute() or ".." in path.parts:
+            raise StageError(f"{name}: member {member.name!r} points out of the archive; do not use it")
+        if not (member.isfile() or member.isdir()):
+            raise StageError(f"{name}: member {member.name!r} is a link or device; do not use it")
+        if count > max_files:
+            raise StageError(f"{name}: more than {max_files} members; raise download.dataset.max_files if you trust it")
+        if size > max_bytes:
+            raise StageError(
+                f"{name}: unpacks to more than {max_bytes / 1e9:g} GB at {member.name!r}; "
+                "raise download.dataset.max_gigabytes if you trust it"
+            )
+        if member.isfile():
+            yield member.name
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        shutil.copyfileobj(tar.extractfile(member), file)
