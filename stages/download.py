@@ -71,6 +71,8 @@ def check_usable(clips: list[dict[str, Any]], unusable: list[str], max_rejected:
             f"download.dataset.max_rejected: {max_rejected}; mend or remove them, or raise it"
         )
     labels = sorted({clip["label"] for clip in clips})
+    if taken := {"clip", "label", "prediction"} & set(labels):
+        raise StageError(f"label {taken.pop()} is the name of a column of metrics/predictions.csv; rename its folder")
     if len(labels) < 2:
         raise StageError(f"a classifier needs at least two labels, found {labels}; add a folder per label")
 
@@ -119,14 +121,14 @@ def download_dataset() -> None:
     with whole(RAW) as folder:
         fetched = params.fetch(folder / "audio")
         if params.originals:
-            fetched.origin["originals"] = found = compare(fetched.files, Path(params.originals))
+            fetched.origin["originals"] = found = compare(list(fetched.files), Path(params.originals))
             print(f"{found['original']} of the {found['known']} files of {found['table']} are here, byte for byte")
             for name in found["differ"]:
                 print(f"not the original: {name}")
         clips, unusable, rejected = [], [], list(fetched.rejected)
-        for file, row in describe_all(fetched.files):
+        for file, row in describe_all(list(fetched.files)):
             if isinstance(row, audio.AudioError):
-                name = f"{file.parent.name}/{file.name}"
+                name = fetched.files[file]
                 unusable.append(f"{name}: {row}")
                 rejected.append((name, str(row)))
                 file.unlink()

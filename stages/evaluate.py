@@ -27,6 +27,7 @@ from transformers.utils import logging
 
 from stages.common import batches, pictures, scores
 from stages.common.stage import Number, Section, load_params, need, run, whole
+from stages.common.tables import read_table
 
 ENCODED = Path("data/encoded")
 SPLITS = Path("data/splits.csv")
@@ -105,7 +106,7 @@ def main() -> None:
     logging.set_verbosity_error()
     encoded = batches.open_encoded(ENCODED)
     window = batches.window_samples(encoded, params.window_seconds, "evaluate.window_seconds")
-    splits = pd.read_csv(SPLITS)
+    splits = read_table(SPLITS)
     rows = batches.take(encoded, splits, "test")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForAudioClassification.from_pretrained(FINETUNED, dtype=torch.float32).to(device).eval()

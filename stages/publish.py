@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from pydantic import Field
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from pydantic import Field, field_validator
 
 from stages.common import hub
 from stages.common.pictures import read_epochs
@@ -28,10 +30,19 @@ TEMPLATE = Path(__file__).with_name("common") / "model_card.md"
 
 
 class Params(Section):
-    name: str = Field(pattern=r"^([\w.-]+/)?[\w.-]+$", max_length=96)  # of the repo; without an owner, the token's own
+    name: str  # of the repo on the Hub, with an owner or, to push into the token's own account, without
     push: bool
     private: bool = True  # of a repo that does not exist yet
     min_accuracy: Number | None = Field(None, ge=0, le=1)  # nothing less is pushed
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_repo_name(cls, name: str) -> str:
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            raise ValueError(" ".join(str(error).split())) from None
+        return name
 
 
 def card_data(name: str, data: dict[str, Any], base: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
@@ -42,7 +53,7 @@ def card_data(name: str, data: dict[str, Any], base: dict[str, Any], metrics: di
             task_type="audio-classification",
             task_name="Audio Classification",
             dataset_type=data["id"] if on_hub else data["source"],
-            dataset_name=data["id"].split("/")[-1].upper() if on_hub else data["id"],
+            dataset_name=data.get("title", data["id"]),
             dataset_config=data.get("config"),
             dataset_split="test",
             metric_type=metric,
@@ -84,7 +95,7 @@ def write_card(folder: Path, name: str, train: dict[str, Any]) -> None:
         versions={package: version(package).split("+")[0] for package in ("transformers", "torch", "datasets")},
         **facts,
     )
-    card.save(folder / "README.md")
+    (folder / "README.md").write_text(str(card).rstrip() + "\n", encoding="utf-8")
 
 
 def check_push(params: Params, accuracy: float) -> None:

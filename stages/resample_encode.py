@@ -55,15 +55,30 @@ def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
     return AutoFeatureExtractor.from_pretrained(folder, **settings)
 
 
-def encode(file: Path, extractor: Any, max_seconds: float) -> np.ndarray:
+def encode(file: Path, extractor: Any, max_seconds: float, shortest: int = 1) -> np.ndarray:
     """One clip as the model takes it in.
+
+    Args:
+        shortest: samples at the model's sampling rate that it needs at least.
 
     Returns:
         float16, shape (samples,) for waveform models, (bins, frames) or (frames, bins) for spectrogram models.
+
+    Raises:
+        StageError: the clip is too short, or its samples too large for float16.
     """
     samples = audio.load(file, extractor.sampling_rate, max_seconds)
+    if len(samples) < shortest:
+        raise StageError(
+            f"{file}: {len(samples)} samples at {extractor.sampling_rate} Hz, and the model needs {shortest} at least; "
+            "remove the clip"
+        )
     features = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")
-    return features[extractor.model_input_names[0]][0].astype(np.float16)
+    with np.errstate(over="ignore"):
+        array = features[extractor.model_input_names[0]][0].astype(np.float16)
+    if not np.isfinite(array).all():
+        raise StageError(f"{file}: samples too large for float16; scale the clip, or set do_normalize: true")
+    return array
 
 
 def ordered(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
@@ -90,6 +105,11 @@ def write_dataset(folder: Path, key: str, labels: list[str], rows: Iterable[tupl
     # One clip a batch: reading a clip touches its own bytes alone, and writing holds one in memory.
     with ArrowWriter(path=str(folder / SHARD), features=features, writer_batch_size=1) as writer:
         for row in chain([first], rows):
+            if row[2].ndim != len(shape) or (len(shape) > 1 and row[2].shape != shape):
+                raise StageError(
+                    f"clip {row[0]}: a spectrogram of shape {row[2].shape}, the first has {shape}; choose a base model "
+                    "whose feature extractor pads, such as Whisper or AST"
+                )
             writer.write(dict(zip(features, row)))
         writer.finalize()
     DatasetInfo(features=features).write_to_directory(folder)
@@ -106,7 +126,9 @@ def main() -> None:
         clips = list(csv.DictReader(file))
     labels = sorted({clip["label"] for clip in clips})
     workers = params.workers or os.cpu_count() or 1
-    arrays = ordered(lambda clip: encode(RAW / clip["path"], extractor, params.max_seconds), clips, workers)
+    config = json.loads((BASE / "config.json").read_text())
+    shortest = audio.receptive_field(config.get("conv_kernel") or [], config.get("conv_stride") or [])
+    arrays = ordered(lambda clip: encode(RAW / clip["path"], extractor, params.max_seconds, shortest), clips, workers)
     rows = ((c["clip"], c["label"], a) for c, a in zip(clips, tqdm(arrays, "encode", len(clips), unit="clip")))
     with whole(ENCODED) as folder:
         write_dataset(folder, extractor.model_input_names[0], labels, rows)

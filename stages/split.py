@@ -1,6 +1,6 @@
 """Assign every clip to train, validation or test, and count what the splits share.
 
-Reads   params.yaml: split; data/raw/clips.csv, rejected.csv; data/tables/ (or wherever the params point)
+Reads   params.yaml: split; data/raw/clips.csv, rejected.csv; data/tables/
 Writes  data/splits.csv: clip, label, split, group
         metrics/split.json: clips per split and label, leakage
 Run     python -m stages.split
@@ -17,6 +17,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
+from stages.common.tables import read_table
 
 CLIPS = Path("data/raw/clips.csv")
 REJECTED = Path("data/raw/rejected.csv")
@@ -28,7 +29,7 @@ FINEST_FOLD = 20  # a share is made of whole folds: 0.1 is one fold of ten, 0.15
 
 class Params(Section):
     method: Literal["random", "stratified", "grouped", "published"]
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     test: Number = Field(gt=0, lt=1)  # share of the clips; a published split has its own
     validation: Number = Field(ge=0, lt=1)
     groups: dict[str, str] = {}  # what clips can share, such as an artist -> a CSV with the columns clip and that name
@@ -45,28 +46,43 @@ class Params(Section):
         return self
 
 
-def read_table(key: str, path: str, columns: list[str]) -> pd.DataFrame:
-    """Read two columns of a CSV as text.
+def look_into(key: str, path: str, columns: list[str]) -> pd.Series:
+    """The second column of a person's CSV as text, indexed by the first, which is clip; NaN for an empty cell.
 
     Raises:
-        StageError: the file or a column is missing.
+        StageError: the file or a column is missing, or a clip is listed twice.
     """
     try:
-        return pd.read_csv(path, dtype=str)[columns]
-    except FileNotFoundError:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])[columns]
+    except UnicodeDecodeError:
+        raise StageError(f"params.yaml: split.{key}: {path} is not UTF-8; save it as UTF-8") from None
+    except OSError:
         raise StageError(f"params.yaml: split.{key}: no file {path}") from None
     except (KeyError, pd.errors.ParserError, pd.errors.EmptyDataError):
         raise StageError(f"params.yaml: split.{key}: {path} needs the columns {' and '.join(columns)}") from None
+    table = table.dropna(subset="clip").set_index("clip")[columns[1]]
+    if not table.index.is_unique:
+        raise StageError(f"{path}: clip {table.index[table.index.duplicated()][0]} is listed twice; keep one line")
+    return table
 
 
-def read_groups(groups: dict[str, str], clips: pd.Series) -> pd.DataFrame:
-    """One text column per kind of group, one row per clip; NaN where a clip's group is not known."""
-    table = pd.DataFrame(index=pd.Index(clips))
+def read_groups(groups: dict[str, str], clips: pd.DataFrame) -> pd.DataFrame:
+    """What clips can share: one text column per kind, one row per clip, NaN where it is not known.
+
+    The kind `bytes` is always there: two clips of the same content are one recording under two names.
+
+    Raises:
+        StageError: tables of which none knows a clip, so that they would group nothing.
+    """
+    table = pd.DataFrame({"bytes": clips["sha256"].to_numpy()}, index=pd.Index(clips["clip"]))
     for kind, path in groups.items():
-        known = read_table(f"groups.{kind}", path, ["clip", kind]).set_index("clip")[kind]
-        if not known.index.is_unique:
-            raise StageError(f"{path}: clip {known.index[known.index.duplicated()][0]} is listed twice; keep one line")
-        table[kind] = known.reindex(table.index)
+        table[kind] = look_into(f"groups.{kind}", path, ["clip", kind]).reindex(table.index)
+    if groups and table[list(groups)].isna().all(axis=None):
+        paths = ", ".join(groups.values())
+        raise StageError(
+            f"params.yaml: split.groups: {paths} know none of the clips, such as {table.index[0]}; "
+            f"name them as {CLIPS} does"
+        )
     return table
 
 
@@ -97,18 +113,17 @@ def take_stratified(rows: np.ndarray, share: float, seed: int, labels: np.ndarra
             f"label {lone.idxmin()} has a single clip left to split and cannot be stratified; "
             "add clips, remove the label, or set split.method: random"
         )
-    try:
-        return train_test_split(rows, test_size=share, random_state=seed, stratify=labels[rows])[1]
-    except ValueError as error:
-        raise StageError(f"split: {error}; change split.test or split.validation, or add clips") from None
+    return train_test_split(rows, test_size=share, random_state=seed, stratify=labels[rows])[1]
 
 
 def take_grouped(rows: np.ndarray, share: float, seed: int, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold
 
     folds = Fraction(share).limit_denominator(FINEST_FOLD)
-    if not 0 < folds < 1 or len(set(groups[rows])) < folds.denominator:
-        raise StageError(f"split: {len(set(groups[rows]))} groups are too few for a share of {share}; make it larger")
+    if not 0 < folds < 1:
+        raise StageError(f"split: a grouped share must lie between 1/{FINEST_FOLD} and {FINEST_FOLD - 1}/{FINEST_FOLD}")
+    if len(set(groups[rows])) < folds.denominator:
+        raise StageError(f"split: {len(set(groups[rows]))} groups cannot be cut into {folds.denominator}; add clips")
     cut = StratifiedGroupKFold(folds.denominator, shuffle=True, random_state=seed)
     parts = [rows[test] for _, test in cut.split(rows, labels[rows], groups[rows])]
     # Large groups make uneven folds; those that mix the labels as the whole does come first.
@@ -130,10 +145,14 @@ def assign(clips: pd.DataFrame, groups: np.ndarray, params: Params) -> np.ndarra
     }[params.method]
     rows = np.arange(len(clips))
     split = np.full(len(clips), "train", dtype=object)
-    split[take(rows, params.test, params.seed)] = "test"
-    if params.validation:
-        rest = rows[split == "train"]
-        split[take(rest, params.validation / (1 - params.test), params.seed)] = "validation"
+    try:
+        split[take(rows, params.test, params.seed)] = "test"
+        if params.validation:
+            rest = rows[split == "train"]
+            split[take(rest, params.validation / (1 - params.test), params.seed)] = "validation"
+    except ValueError as error:
+        told = " ".join(str(error).split()).rstrip(".")
+        raise StageError(f"split.{params.method}: {told}; change the shares, or add clips") from None
     return split
 
 
@@ -143,7 +162,7 @@ def look_up(clips: pd.DataFrame, rejected: set[str], path: str) -> np.ndarray:
     Raises:
         StageError: the list names a clip that the data set does not have, unless download rejected its file.
     """
-    table = read_table("published", path, ["clip", "split"]).set_index("clip")["split"]
+    table = look_into("published", path, ["clip", "split"])
     odd = sorted(set(table.fillna("")) - set(SPLIT_NAMES))
     if odd:
         raise StageError(f"{path}: split {odd[0]!r}; it must be one of {', '.join(SPLIT_NAMES)}")
@@ -180,19 +199,21 @@ def count(splits: pd.DataFrame, groups: pd.DataFrame, left_out: int) -> dict[str
     }
 
 
-def check_labels(splits: pd.DataFrame) -> None:
-    """Raises StageError where a label has clips, but none to learn from."""
-    lost = sorted(set(splits["label"]) - set(splits.loc[splits["split"] == "train", "label"]))
+def check_labels(labels: pd.Series, splits: pd.DataFrame) -> None:
+    """Raises StageError where a label has nothing to learn from, or nothing is left to test on."""
+    lost = sorted(set(labels) - set(splits.loc[splits["split"] == "train", "label"]))
     if lost:
-        raise StageError(f"label {lost[0]} has no clip in train; add clips, change split.seed or split.method")
+        raise StageError(f"label {lost[0]} has no clip in train; add clips, or change split.seed or split.method")
+    if not (splits["split"] == "test").any():
+        raise StageError("no clip is in test; make split.test larger, or list some")
 
 
 def main() -> None:
     params = load_params("split", Params)
     need(CLIPS, REJECTED)
-    clips = pd.read_csv(CLIPS, dtype=str)
-    rejected = {Path(file).stem for file in pd.read_csv(REJECTED, dtype=str)["file"]}
-    groups = read_groups(params.groups, clips["clip"])
+    clips = read_table(CLIPS)
+    rejected = {Path(file).stem for file in read_table(REJECTED)["file"]}
+    groups = read_groups(params.groups, clips)
     clips["group"] = connect(groups)
     if params.method == "published":
         clips["split"] = look_up(clips, rejected, params.published)
@@ -200,15 +221,18 @@ def main() -> None:
         clips["split"] = assign(clips, clips["group"].to_numpy(), params)
     listed = clips["split"].notna().to_numpy()
     splits = clips.loc[listed, ["clip", "label", "split", "group"]]
-    check_labels(splits)
-    report = {"method": params.method} | count(splits, groups[listed], left_out=int((~listed).sum()))
+    check_labels(clips["label"], splits)
+    report = {"method": params.method, "seed": params.seed} | count(
+        splits, groups[listed], left_out=int((~listed).sum())
+    )
     with whole(SPLITS) as file:
         splits.to_csv(file, index=False, lineterminator="\n")
     with whole(REPORT) as file:
         file.write_text(json.dumps(report, indent=2) + "\n")
     print(f"{SPLITS}: " + ", ".join(f"{total} {name}" for name, total in report["total"].items()))
     for kind, leak in report["leakage"].items():
-        print(f"{leak['shared']} of {leak['test_clips']} test clips share their {kind} with train or validation")
+        known = f"test clips whose {kind} is known"
+        print(f"{leak['shared']} of the {leak['known']} {known} share it with train or validation")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Run     python -m stages.train; to watch, tensorboard --logdir models
 """
 
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,17 +16,18 @@ from stages.common.repeatable import repeat
 
 # isort: split
 import numpy as np
-import pandas as pd
 import torch
 from dvclive import Live
 from pydantic import Field
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, AutoModelForAudioClassification, EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers import AutoConfig, AutoModelForAudioClassification, EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
 from stages.common import batches, progress, scores
+from stages.common.clip_trainer import ClipTrainer, MeanLoss
 from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
+from stages.common.tables import read_table
 
 BASE = Path("models/base")
 ENCODED = Path("data/encoded")
@@ -50,7 +50,7 @@ class SpecAugment(Section):
 
 
 class Params(Section):
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     threads: int | None = Field(ge=1)  # CPU threads; null takes them all, a number repeats to the byte
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -98,7 +98,14 @@ def build_model(base: Path, labels: list[str], params: Params) -> torch.nn.Modul
         config.update(dict.fromkeys(known, params.dropout))
     if params.spec_augment is not None:
         config.update(params.spec_augment.model_dump() | {"apply_spec_augment": True})
-    model = AutoModelForAudioClassification.from_pretrained(base, config=config, dtype=torch.float32)
+    # A checkpoint may have a head for other labels, which gives way to a new one; nothing else may differ.
+    model, loaded = AutoModelForAudioClassification.from_pretrained(
+        base, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    prefix = model.base_model_prefix + "."
+    unlike = [str(key) for key, *_ in loaded["mismatched_keys"] if str(key).startswith(prefix)]
+    if unlike:
+        raise StageError(f"{base}: the weights {unlike[0]} do not fit its config.json; get the checkpoint again")
     if params.spec_augment is not None and not hasattr(model.base_model, "_mask_hidden_states"):
         raise StageError(
             f"params.yaml: train.spec_augment: a {config.model_type} model does not use it; set it to null"
@@ -134,26 +141,14 @@ def training_arguments(params: Params, folder: Path) -> TrainingArguments:
     )
 
 
-def mean_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:
-    """Cross-entropy averaged over the whole effective batch, smoothed in training only.
-
-    The models' own loss averages each micro-batch, and the Trainer then sums those means: with accumulation, the
-    gradient would come out that many times too large (seen on transformers 5.23).
-    """
-
-    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
-        smoothing = label_smoothing if outputs.logits.requires_grad else 0.0
-        total = cross_entropy(outputs.logits.float(), labels, reduction="sum", label_smoothing=smoothing)
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-    return loss
-
-
-def compute_accuracy(outcome: Any) -> dict[str, float]:
+def score(outcome: Any) -> dict[str, float]:
+    """Accuracy and mean cross-entropy of all clips; the Trainer's own loss weighs a small batch like a full one."""
     logits = outcome.predictions[0] if isinstance(outcome.predictions, tuple) else outcome.predictions
-    return scores.Accuracy(keep_in_memory=True).compute(
-        predictions=np.argmax(logits, axis=1), references=outcome.label_ids
-    )
+    accuracy = scores.Accuracy(keep_in_memory=True)
+    return {
+        **accuracy.compute(predictions=np.argmax(logits, axis=1), references=outcome.label_ids),
+        "cross_entropy": float(cross_entropy(torch.tensor(logits).double(), torch.tensor(outcome.label_ids))),
+    }
 
 
 def main() -> None:
@@ -163,31 +158,42 @@ def main() -> None:
     logging.set_verbosity_error()
     encoded = batches.open_encoded(ENCODED)
     window = batches.window_samples(encoded, params.window_seconds, "train.window_seconds")
-    splits = pd.read_csv(SPLITS)
+    splits = read_table(SPLITS)
     split = batches.selection_split(splits)
     model = build_model(BASE, encoded.labels, params)
     with whole(FINETUNED) as folder, whole(METRICS) as metrics:
+        loss = MeanLoss(params.label_smoothing)
         live = Live(str(metrics), save_dvc_exp=False, dvcyaml=False)
-        callbacks = [progress.Bar(), progress.EpochLog(live), progress.EventLog(folder / "runs")]
+        callbacks = [progress.Bar(), progress.EpochLog(live, loss.take), progress.EventLog(folder / "runs")]
         if params.early_stopping:
             callbacks.append(EarlyStoppingCallback(params.early_stopping))
-        trainer = Trainer(
+        trainer = ClipTrainer(
             model,
             training_arguments(params, folder / "checkpoints"),
             data_collator=partial(batches.collate, encoded),
             train_dataset=batches.Clips(batches.take(encoded, splits, "train"), encoded.key, window),
             eval_dataset=batches.Clips(batches.take(encoded, splits, split), encoded.key),
-            compute_metrics=compute_accuracy,
-            compute_loss_func=mean_loss(params.label_smoothing),
+            compute_metrics=score,
+            compute_loss_func=loss,
             callbacks=callbacks,
         )
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        try:
+            trainer.train()
+        except ValueError as error:
+            if "mask_length" not in str(error):
+                raise
+            raise StageError(
+                "params.yaml: train.spec_augment: masks longer than a window's frames; make the windows longer, "
+                "or set mask_time_length and mask_feature_length lower"
+            ) from None
         shutil.rmtree(folder / "checkpoints")
         model.save_pretrained(folder)
         encoded.extractor.save_pretrained(folder)
-    print(f"{FINETUNED}: best {split} accuracy {trainer.state.best_metric:.3f}")
+    best = trainer.state.best_metric
+    epoch = next(row["epoch"] for row in trainer.state.log_history if row.get("eval_accuracy") == best)
+    print(f"{FINETUNED}: {split} accuracy {best:.3f}, of epoch {epoch:g} (the first of the best)")
 
 
 if __name__ == "__main__":

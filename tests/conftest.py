@@ -37,7 +37,10 @@ TINY = {
     },
     "split.test": 0.25,
     "split.validation": 0.25,
-    "train.epochs": 1,
+    "train.threads": 1,  # two busy processes on two cores wait for each other's threads
+    "evaluate.threads": 1,
+    "train.epochs": 3,
+    "train.batch_size": 2,
     "train.window_seconds": 0.5,
 }
 

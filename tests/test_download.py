@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +111,23 @@ def test_every_path_is_chosen_or_rejected_and_no_name_is_given_twice(files: list
     assert len(set(stems)) == len(stems)
 
 
+def test_a_linked_label_folder_is_taken_and_an_unwritable_name_is_not(workspace: Path) -> None:
+    clips = write_clips(workspace / "mine")
+    (clips / "b").rename(workspace / "elsewhere")
+    (clips / "b").symlink_to(workspace / "elsewhere")
+    shutil.copyfile(clips / "a" / "a.00000.wav", os.fsencode(clips / "a") + b"/caf\xe9.wav")
+    use_folder(workspace, clips)
+    download_dataset()
+    assert {clip["label"] for clip in read_csv("data/raw/clips.csv")} == {"a", "b"}
+    [rejected] = read_csv("data/raw/rejected.csv")
+    assert "rename it" in rejected["reason"]
+
+
+def test_a_label_that_predictions_could_not_hold_is_refused(workspace: Path) -> None:
+    use_folder(workspace, write_clips(workspace / "mine", labels=("label", "other")))
+    assert "label label is the name of a column" in error_of(download_dataset)
+
+
 def test_too_many_rejected_files_stop_the_run_and_leave_nothing(workspace: Path) -> None:
     clips = write_clips(workspace / "mine")
     (clips / "a" / "text.wav").write_text("not a sound")
@@ -155,7 +174,7 @@ def test_a_checkpoint_folder_is_copied_without_what_a_model_does_not_need(worksp
 
 def test_a_base_model_that_cannot_serve_is_refused_by_name(workspace: Path) -> None:
     set_params(workspace, {"download.model": {"source": "folder", "path": "nowhere"}})
-    assert "no checkpoint in nowhere" in error_of(download_model)
+    assert "nowhere is no folder" in error_of(download_model)
     small = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
     BertModel(small).save_pretrained("bert")
     set_params(workspace, {"download.model": {"source": "folder", "path": "bert"}})
@@ -169,6 +188,8 @@ def test_a_checkpoint_without_weights_or_preprocessor_is_refused(workspace: Path
     set_params(workspace, {"download.model": {"source": "folder", "path": "mine"}})
     weights = Path("mine/model.safetensors").rename("weights")
     assert "no weights" in error_of(download_model)
+    Path("mine/model.safetensors").write_bytes(weights.read_bytes()[:9000])
+    assert "model.safetensors is broken" in error_of(download_model)
     weights.rename("mine/model.safetensors")
     Path("mine/preprocessor_config.json").unlink()
     assert "no preprocessor_config.json" in error_of(download_model)

@@ -4,10 +4,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import set_params
-from transformers import pipeline
+from transformers import AutoModelForAudioClassification, pipeline
 
-from stages.common import audio, scores
+from stages.common import audio, batches, scores
+from stages.common.tables import read_table
 from stages.evaluate import main, measure
 
 
@@ -17,11 +19,12 @@ def test_predictions_agree_with_pipeline_on_the_published_model(finished: Path) 
     np.testing.assert_allclose(table[labels].sum(axis=1), 1.0, atol=1e-4)
     assert (table[labels].idxmax(axis=1) == table["prediction"]).all()
     classify = pipeline("audio-classification", model=str(finished / "models/published"), top_k=len(labels))
+    assert table[labels].to_numpy().std() > 0.01  # answers that differ, or agreement would mean nothing
     for clip, row in table.iterrows():
         samples = audio.load(finished / f"data/raw/audio/{row['label']}/{clip}.wav", 16_000)
         answer = {item["label"]: item["score"] for item in classify(samples)}
         assert max(answer, key=answer.get) == row["prediction"]
-        np.testing.assert_allclose([answer[label] for label in labels], row[labels].astype(float), atol=2e-3)
+        np.testing.assert_allclose([answer[label] for label in labels], row[labels].astype(float), atol=5e-4)
 
 
 def test_metrics_are_those_of_the_predictions(finished: Path) -> None:
@@ -46,7 +49,15 @@ def test_windows_of_a_clip_are_averaged(copied: Path) -> None:
     assert windows["clip"].tolist() == whole["clip"].tolist()
     numbers = windows[windows.columns[3:]].to_numpy()
     np.testing.assert_allclose(numbers.sum(axis=1), 1.0, atol=1e-4)
-    assert np.abs(numbers - whole[whole.columns[3:]].to_numpy()).max() > 1e-6
+    encoded = batches.open_encoded(Path("data/encoded"))
+    clips = batches.Clips(batches.take(encoded, read_table(Path("data/splits.csv")), "test"), encoded.key)
+    model = AutoModelForAudioClassification.from_pretrained("models/finetuned").eval()
+    for row in range(3):
+        pieces = [torch.tensor(piece)[None] for piece in batches.cut(clips[row][0], 4800)]
+        assert len(pieces) == 4
+        with torch.no_grad():
+            own = torch.stack([model(piece).logits[0].softmax(-1) for piece in pieces]).mean(dim=0)
+        np.testing.assert_allclose(numbers[row], own, atol=1e-5)
 
 
 def test_measure_against_numbers_worked_out_by_hand() -> None:

@@ -126,7 +126,7 @@ def test_the_archive_is_unpacked_in_its_own_order_and_its_faults_are_named(archi
     rejected = pd.read_csv("data/raw/rejected.csv")
     assert rejected["reason"].str.startswith("hidden").sum() == 7
     assert rejected["reason"].str.startswith("broken").sum() == 1
-    assert "rejected jazz/jazz.00054.wav: broken" in output
+    assert "rejected genres/jazz/jazz.00054.wav: broken" in output
     source = json.loads(Path("data/raw/source.json").read_text())
     assert source["revision"] == archive.repository("dataset", GTZAN).resolve("main").sha
 

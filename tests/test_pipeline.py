@@ -5,9 +5,15 @@ import re
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
-from conftest import dvc, git, set_params
+from conftest import dvc, git, set_params, tone
+
+from stages import evaluate, publish, resample_encode, split, train
+from stages.common.tables import read_table
+from stages.download import download_dataset, download_model
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["download", "split", "resample_encode", "train", "evaluate", "publish"]
@@ -84,6 +90,24 @@ def test_a_mistake_ends_in_one_line_and_the_next_run_goes_through(copied: Path) 
     git(copied, "checkout", "params.yaml")
     assert stages_run(dvc(copied, "repro")) == {"split"}
     assert git(copied, "status", "--porcelain") == ""
+
+
+def test_odd_names_mixed_lengths_and_channels_go_through_every_stage(workspace: Path) -> None:
+    labels = ("None", "R&B, soul", "001")
+    for label, hz in zip(labels, (200, 500, 900)):
+        (workspace / "clips" / label).mkdir(parents=True)
+        for n in range(8):
+            samples = tone(0.4 + 0.1 * n, hz=hz)
+            samples = np.stack([samples, samples], axis=1) if n % 2 else samples
+            soundfile.write(workspace / "clips" / label / f"{n:03d}.wav", samples, 22_050)
+    set_params(workspace, {"download.dataset": {"source": "folder", "path": "clips", "max_rejected": 0}})
+    for main in (download_dataset, download_model, split.main, resample_encode.main, train.main, evaluate.main):
+        main()
+    publish.main()
+    table = read_table(Path("metrics/predictions.csv"))
+    assert list(table.columns) == ["clip", "label", "prediction", *sorted(labels)]
+    assert set(table["label"]) == set(labels)
+    assert "| R&B, soul | " in Path("models/published/README.md").read_text()
 
 
 def test_queued_experiments_are_rows_that_a_person_can_read(copied: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import error_of, set_params, write_clips
 from datasets import load_from_disk
 from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
@@ -74,6 +75,19 @@ def test_settings_of_the_feature_extractor_go_along(workspace: Path) -> None:
 def test_a_setting_that_the_feature_extractor_lacks_is_refused(workspace: Path) -> None:
     put(workspace, EXTRACTORS["waveform"], feature_extractor={"do_normalise": True})
     assert "resample_encode.feature_extractor.do_normalise: Wav2Vec2FeatureExtractor has no" in error_of(main)
+
+
+def test_a_clip_too_short_for_the_model_or_too_loud_for_float16_is_named(workspace: Path) -> None:
+    put(workspace, EXTRACTORS["waveform"], feature_extractor={"do_normalize": False})
+    Path("models/base/config.json").write_text('{"conv_kernel": [10, 3], "conv_stride": [5, 2]}')
+    file = Path("data/raw/audio/b/b.00001.wav")
+    soundfile.write(file, np.full(20, 0.1), 22_050)
+    message = error_of(main)
+    assert "b.00001.wav" in message
+    assert "the model needs 20 at least" in message
+    soundfile.write(file, np.full(20_000, 1e5), 22_050, subtype="FLOAT")
+    assert "b.00001.wav: samples too large for float16" in error_of(main)
+    assert not Path("data/encoded").exists()
 
 
 def test_before_download_it_says_what_to_run(workspace: Path) -> None:

@@ -21,8 +21,9 @@ def clips_of(numbers: dict[str, int]) -> pd.DataFrame:
 
 
 def gtzan() -> pd.DataFrame:
-    clips = pd.read_csv(TABLES / "gtzan_md5.csv")[["clip"]]
+    clips = pd.read_csv(TABLES / "gtzan_md5.csv")
     clips["label"] = clips["clip"].str.split(".").str[0]
+    clips["sha256"] = clips["md5"]
     return clips[clips["clip"] != "jazz.00054"].reset_index(drop=True)
 
 
@@ -32,7 +33,7 @@ def params(**values: object) -> Params:
 
 def put(workspace: Path, clips: pd.DataFrame, rejected: str = "") -> None:
     (workspace / "data/raw").mkdir(parents=True)
-    clips.to_csv("data/raw/clips.csv", index=False)
+    clips.assign(sha256=clips.get("sha256", clips["clip"])).to_csv("data/raw/clips.csv", index=False)
     Path("data/raw/rejected.csv").write_text(f"file,reason\n{rejected}")
 
 
@@ -96,10 +97,11 @@ def test_leakage_is_counted_where_groups_are_known() -> None:
 def test_a_grouped_split_of_gtzan_leaks_nothing() -> None:
     clips = gtzan()
     kinds = {kind: str(TABLES / f"gtzan_{kind}s.csv") for kind in ("artist", "repetition")}
-    groups = read_groups(kinds, clips["clip"])
+    groups = read_groups(kinds, clips)
     clips["split"] = assign(clips, connect(groups), params(method="grouped", test=0.1, groups=kinds))
     report = count(clips, groups, 0)
-    assert {kind: leak["shared"] for kind, leak in report["leakage"].items()} == {"artist": 0, "repetition": 0}
+    shared = {kind: leak["shared"] for kind, leak in report["leakage"].items()}
+    assert shared == {"bytes": 0, "artist": 0, "repetition": 0}
     assert report["total"]["test"] == pytest.approx(100, abs=15)
     assert min(label["test"] for label in report["labels"].values()) >= 5
 
@@ -144,9 +146,56 @@ def test_a_label_with_one_clip_cannot_be_stratified(workspace: Path) -> None:
         ({"split.method": "grouped"}, "grouped needs groups"),
         ({"split.method": "published"}, "published needs published"),
         ({"split.groups": {"artist": "nowhere.csv"}}, "split.groups.artist: no file nowhere.csv"),
+        (
+            {"split.groups": {"artist": "data/tables/gtzan_artists.csv"}},
+            "know none of the clips, such as a.00000",
+        ),
+        ({"split.seed": 2**32}, "split.seed: input should be less than 4294967296"),
     ],
 )
 def test_params_that_do_not_fit_together_are_refused(workspace: Path, values: dict[str, object], expected: str) -> None:
     put(workspace, clips_of({"a": 20, "b": 20}))
     set_params(workspace, values)
     assert expected in error_of(main)
+
+
+def test_a_table_that_is_not_as_it_should_be_is_named(workspace: Path) -> None:
+    put(workspace, clips_of({"a": 20, "b": 20}))
+    set_params(workspace, {"split.method": "published", "split.published": "mine.csv"})
+    Path("mine.csv").write_text("clip,split\na.00000,train\na.00000,test\n")
+    assert "mine.csv: clip a.00000 is listed twice" in error_of(main)
+    Path("mine.csv").write_bytes("clip,split\ncafé,train\n".encode("latin-1"))
+    assert "mine.csv is not UTF-8" in error_of(main)
+    Path("mine.csv").write_text("clip,split\na.00000,train\nb.00000,train\n")
+    assert "no clip is in test" in error_of(main)
+    Path("mine.csv").write_text("clip,split\na.00000,train\na.00001,test\n")
+    assert "label b has no clip in train" in error_of(main)
+
+
+@pytest.mark.parametrize("method", ["random", "grouped"])
+def test_too_few_clips_end_in_one_line(workspace: Path, method: str) -> None:
+    clips = clips_of({"a": 2, "b": 1})
+    put(workspace, clips)
+    clips.assign(artist=clips["clip"])[["clip", "artist"]].to_csv("mine.csv", index=False)
+    set_params(workspace, {"split.method": method, "split.test": 0.1, "split.groups": {"artist": "mine.csv"}})
+    assert "add clips" in error_of(main)
+
+
+def test_a_grouped_share_that_no_fold_has_is_refused(workspace: Path) -> None:
+    clips = clips_of({"a": 300, "b": 300})
+    put(workspace, clips)
+    clips.assign(artist=clips["clip"])[["clip", "artist"]].to_csv("mine.csv", index=False)
+    set_params(workspace, {"split.method": "grouped", "split.test": 0.02, "split.groups": {"artist": "mine.csv"}})
+    assert "between 1/20 and 19/20" in error_of(main)
+
+
+def test_files_of_the_same_bytes_are_counted_and_grouped(workspace: Path) -> None:
+    clips = clips_of({"a": 40, "b": 40})
+    clips["sha256"] = [str(row // 2) for row in range(80)]
+    put(workspace, clips)
+    main()
+    assert json.loads(Path("metrics/split.json").read_text())["leakage"]["bytes"]["shared"] > 0
+    Path("mine.csv").write_text("clip,artist\na.00000,x\n")
+    set_params(workspace, {"split.method": "grouped", "split.groups": {"artist": "mine.csv"}})
+    main()
+    assert json.loads(Path("metrics/split.json").read_text())["leakage"]["bytes"]["shared"] == 0

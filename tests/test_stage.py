@@ -5,7 +5,7 @@ import pytest
 from conftest import error_of
 from pydantic import Field
 
-from stages.common.stage import Number, Section, StageError, load_params, whole
+from stages.common.stage import Number, Section, StageError, load_params, run, whole
 
 
 class Params(Section):
@@ -42,7 +42,7 @@ def test_a_learning_rate_may_be_written_as_people_write_it(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("train: {epochs: 2, learning_rte: 1.0}", "train.learning_rte: unknown key, did you mean learning_rate?"),
+        ("train: {epochs: 2, learning_rte: 1.0}", "error: params.yaml: train.learning_rte: unknown key, did you mean"),
         ("train: {epochs: 2, learning_rate: 1.0, x: 1}", "train.x: unknown key; remove it"),
         ("train: {epochs: two, learning_rate: 1.0}", "train.epochs: input should be a valid integer, not 'two'"),
         ("train: {epochs: true, learning_rate: 1.0}", "train.epochs: input should be a valid integer, not True"),
@@ -57,6 +57,23 @@ def test_a_learning_rate_may_be_written_as_people_write_it(text: str) -> None:
 )
 def test_a_wrong_param_is_refused_by_name_in_one_line(text: str, expected: str) -> None:
     assert expected in error_of(lambda: load(text))
+
+
+def test_ctrl_c_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.startswith("interrupted: ")
+
+
+def test_a_private_file_in_an_output_becomes_readable() -> None:
+    with whole(Path("thing")) as path:
+        path.mkdir()
+        (path / "file").touch(mode=0o600)
+    assert Path("thing/file").stat().st_mode & 0o444 == 0o444
 
 
 def test_the_source_of_a_union_is_no_part_of_the_key() -> None:

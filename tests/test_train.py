@@ -1,13 +1,17 @@
 import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
-from conftest import error_of, set_params
+from conftest import error_of, set_params, write_clips
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from transformers import (
     ASTConfig,
@@ -19,7 +23,7 @@ from transformers import (
     WhisperModel,
 )
 
-from stages import resample_encode
+from stages import download, resample_encode, split
 from stages.common import batches
 from stages.train import Params, build_model, choose_precision, main
 
@@ -65,8 +69,56 @@ def test_one_row_per_epoch_and_tensorboard_has_every_logged_step(ready: Path) ->
     assert tags.count("train/loss") == 3 * 10 // 2
 
 
+def test_an_epoch_of_fewer_steps_than_are_logged_has_a_loss(ready: Path) -> None:
+    set_params(ready, {"train.epochs": 2, "train.batch_size": 20, "train.logging_steps": 50})
+    main()
+    table = pd.read_csv("metrics/train/plots/metrics/train_loss.tsv", sep="\t")
+    assert table["train_loss"].between(1.0, 4.0).all()
+
+
+def test_clips_of_mixed_lengths_are_evaluated_the_same_in_any_batch(ready: Path) -> None:
+    clips = write_clips(ready / "clips", number=6, seconds=0.5)
+    write_clips(clips, labels=("c",), number=6, seconds=0.9)
+    for n, file in enumerate(sorted(clips.rglob("*.wav"))):
+        samples, rate = soundfile.read(file)
+        soundfile.write(file, samples[: len(samples) - 700 * n], rate)
+    set_params(ready, {"download.dataset": {"source": "folder", "path": "clips", "max_rejected": 0}})
+    set_params(ready, {"download.model.config.feat_extract_norm": "group", "train.window_seconds": None})
+    set_params(ready, {"train.epochs": 1})
+    download.download_dataset()
+    download.download_model()
+    split.main()
+    resample_encode.main()
+    losses = []
+    for size in (1, 4):
+        set_params(ready, {"train.eval_batch_size": size})
+        main()
+        losses.append(pd.read_csv("metrics/train/plots/metrics/eval_loss.tsv", sep="\t")["eval_loss"][0])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_base_model_with_a_head_for_other_labels_gets_a_new_one(ready: Path) -> None:
+    main()
+    shutil.rmtree("models/base")
+    Path("models/finetuned").rename("models/base")
+    change_config(id2label={0: "x", 1: "y"}, label2id={"x": 0, "y": 1})
+    weights = load_file("models/base/model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] = weights[name][:2].clone()
+    save_file(weights, "models/base/model.safetensors", {"format": "pt"})
+    main()
+    assert AutoModelForAudioClassification.from_pretrained("models/finetuned").config.num_labels == 10
+
+
+def test_masks_longer_than_a_window_are_refused(ready: Path) -> None:
+    masks = {"mask_time_prob": 0.5, "mask_time_length": 500, "mask_feature_prob": 0.0, "mask_feature_length": 2}
+    set_params(ready, {"train.spec_augment": masks})
+    assert "train.spec_augment" in error_of(main)
+    assert not Path("models/finetuned.partial").exists()
+
+
 def test_the_best_epoch_is_kept_not_the_last(ready: Path) -> None:
-    set_params(ready, {"train.epochs": 6, "train.learning_rate": 0.01})
+    set_params(ready, {"train.epochs": 6, "train.learning_rate": 0.01, "train.eval_batch_size": 3})
     main()
     table = pd.read_csv("metrics/train/plots/metrics/eval_accuracy.tsv", sep="\t")
     model = AutoModelForAudioClassification.from_pretrained("models/finetuned").eval()
@@ -74,8 +126,12 @@ def test_the_best_epoch_is_kept_not_the_last(ready: Path) -> None:
     rows = batches.take(encoded, pd.read_csv("data/splits.csv"), "validation")
     clips = batches.Clips(rows, encoded.key)
     with torch.no_grad():
-        right = [int(model(torch.tensor(array)[None]).logits.argmax()) == label for array, label in clips]
-    assert np.mean(right) == pytest.approx(table["eval_accuracy"].max(), abs=1e-6)
+        logits = torch.cat([model(torch.tensor(array)[None]).logits for array, _ in clips])
+    labels = torch.tensor([label for _, label in clips])
+    best = table["eval_accuracy"].idxmax()
+    assert (logits.argmax(dim=1) == labels).float().mean() == pytest.approx(table["eval_accuracy"][best], abs=1e-6)
+    losses = pd.read_csv("metrics/train/plots/metrics/eval_loss.tsv", sep="\t")["eval_loss"]
+    assert float(torch.nn.functional.cross_entropy(logits, labels)) == pytest.approx(losses[best], abs=1e-4)
 
 
 def test_early_stopping_ends_before_the_last_epoch(ready: Path) -> None:
@@ -108,8 +164,6 @@ def test_accumulation_is_the_same_as_a_batch_of_that_size(ready: Path) -> None:
 
 
 def change_config(**values: object) -> None:
-    import json
-
     path = Path("models/base/config.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 

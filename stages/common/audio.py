@@ -62,6 +62,14 @@ def _is_cut_off(log: str) -> bool:
     return any(there < said < UNKNOWN_SIZE - BLOCK for said, there in sizes)
 
 
+def receptive_field(conv_kernel: list[int], conv_stride: list[int]) -> int:
+    """Samples that convolutions need for one frame: DistilHuBERT's seven layers take 400, 25 ms at 16 kHz."""
+    samples = 1
+    for kernel, stride in zip(reversed(conv_kernel), reversed(conv_stride)):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
 def load(path: Path, sampling_rate: int, max_seconds: float | None = None) -> np.ndarray:
     """Read a clip as mono at the wanted sampling rate, cut at max_seconds.
 

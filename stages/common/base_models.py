@@ -21,7 +21,7 @@ class Scratch(Section):
     """A HuBERT with random weights, made from a config: small enough to learn something on two cores."""
 
     source: Literal["scratch"]
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     sampling_rate: int = Field(gt=0)
     config: dict[str, Any]
 
@@ -39,7 +39,7 @@ class Scratch(Section):
             raise StageError(f"params.yaml: download.model.config: {' '.join(str(error).split())}") from None
         model.save_pretrained(folder)
         Wav2Vec2FeatureExtractor(sampling_rate=self.sampling_rate).save_pretrained(folder)
-        return {"source": "scratch", "id": "a HuBERT with random weights", "seed": self.seed, "licence": "cc0-1.0"}
+        return {"source": "scratch", "id": "HuBERT with random weights", "seed": self.seed, "licence": "cc0-1.0"}
 
 
 class Folder(Section):
@@ -52,7 +52,8 @@ class Folder(Section):
     def fetch(self, folder: Path) -> dict[str, Any]:
         root = Path(self.path).expanduser()
         if not (root / "config.json").is_file():
-            raise StageError(f"download.model.path: no checkpoint in {self.path} (it has no config.json)")
+            what = "has no config.json" if root.is_dir() else "is no folder"
+            raise StageError(f"download.model.path: {self.path} {what}; name one that save_pretrained wrote")
         weights = [file for pattern in WEIGHTS for file in root.glob(pattern)]
         weights = weights or [file for pattern in OLD_WEIGHTS for file in root.glob(pattern)]
         for file in [*(root / name for name in CONFIGS if (root / name).is_file()), *weights]:
@@ -90,6 +91,7 @@ def check(folder: Path) -> str:
     Raises:
         StageError: the checkpoint has no weights, no feature extractor, or no audio-classification head exists for it.
     """
+    from safetensors import SafetensorError, safe_open
     from transformers import AutoConfig, AutoFeatureExtractor
     from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING
 
@@ -106,8 +108,14 @@ def check(folder: Path) -> str:
         extractor = AutoFeatureExtractor.from_pretrained(folder)
     except (OSError, ValueError, KeyError):
         raise StageError(
-            "download.model: the checkpoint has no preprocessor_config.json; add the model's own"
+            "download.model: the checkpoint has no preprocessor_config.json; save its feature extractor there too"
         ) from None
     if not any(file.suffix in {".safetensors", ".bin"} for file in folder.iterdir()):
         raise StageError("download.model: the checkpoint has no weights (model.safetensors or pytorch_model.bin)")
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, "np"):
+                pass
+        except SafetensorError as error:
+            raise StageError(f"download.model: {file.name} is broken ({error}); get it again") from None
     return f"{config.model_type} at {extractor.sampling_rate} Hz"

@@ -1,5 +1,6 @@
 """Encoded clips as batches of tensors, whole or in windows."""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ def take(encoded: Encoded, splits: pd.DataFrame, split: str) -> Dataset:
     """The rows of one split, in the order of data/encoded."""
     wanted = set(splits.loc[splits["split"] == split, "clip"])
     clips = encoded.rows.data.column("clip").to_pylist()
+    if lost := sorted(wanted - set(clips)):
+        raise StageError(f"data/splits.csv lists clip {lost[0]}, data/encoded does not have it; run dvc repro")
     return encoded.rows.select([row for row, clip in enumerate(clips) if clip in wanted])
 
 
@@ -83,6 +86,14 @@ class Clips(torch.utils.data.Dataset):
             start = int(torch.randint(len(array) - self.window + 1, ()))
             array = array[start : start + self.window]
         return array, int(row["label"])
+
+
+def alike(clips: Clips, batch_size: int) -> list[list[int]]:
+    """Indices of all clips in batches, each of clips of one length."""
+    shapes = [clips[index][0].shape for index in range(len(clips))]
+    order = sorted(range(len(clips)), key=shapes.__getitem__)
+    same = [list(group) for _, group in groupby(order, key=shapes.__getitem__)]
+    return [group[start : start + batch_size] for group in same for start in range(0, len(group), batch_size)]
 
 
 def collate(encoded: Encoded, clips: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:

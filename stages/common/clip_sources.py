@@ -4,9 +4,8 @@
 can be decoded is not its business.
 """
 
+import os
 import shutil
-import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +16,7 @@ import soundfile
 from pydantic import Field
 from tqdm import tqdm
 
-from stages.common import composer
+from stages.common import archives, composer
 from stages.common.audio import EXTENSIONS
 from stages.common.stage import Number, Section, StageError
 
@@ -28,11 +27,12 @@ MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", b
 class Fetched(NamedTuple):
     """What a source brought.
 
-    files: in the data set's own order. rejected: (file, reason) of what is no clip: hidden, no audio, a double name.
+    files: where each was put -> its path inside the data set, in the data set's own order.
+    rejected: (path, reason) of what is no clip: hidden, no audio, a double name.
     origin: source, id, revision, licence; it becomes source.json.
     """
 
-    files: list[Path]
+    files: dict[Path, str]
     rejected: list[tuple[str, str]]
     origin: dict[str, Any]
 
@@ -56,7 +56,7 @@ class Procedural(_Source):
     source: Literal["procedural"]
     clips_per_label: int = Field(ge=1)
     seconds: Number = Field(gt=0)
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
 
     def fetch(self, audio: Path) -> Fetched:
         jobs = [
@@ -69,7 +69,7 @@ class Procedural(_Source):
         with ProcessPoolExecutor() as pool:
             files = list(tqdm(pool.map(_compose, *zip(*jobs), chunksize=16), "compose", len(jobs), unit="clip"))
         origin = {"source": "procedural", "id": "procedurally composed music", "seed": self.seed, "licence": "cc0-1.0"}
-        return Fetched(files, [], origin)
+        return Fetched({file: f"{file.parent.name}/{file.name}" for file in files}, [], origin)
 
 
 def _compose(file: Path, genre: str, seconds: float, seed: list[int]) -> Path:
@@ -88,18 +88,26 @@ class Folder(_Source):
         root = Path(self.path).expanduser()
         if not root.is_dir():
             raise StageError(f"download.dataset.path: no folder {self.path}; it should hold <label>/<file>")
-        paths = (str(path.relative_to(root).as_posix()) for path in sorted(root.rglob("*")) if path.is_file())
-        candidates, rejected = choose(paths, depth=2)
+        # Links are followed: a person's folder of labels is often made of them.
+        found = sorted(Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
+        candidates, rejected = choose((file.relative_to(root).as_posix() for file in found), depth=2)
         if not candidates:
             raise StageError(
                 f"download.dataset.path: no audio in {self.path}/<label>/ ({', '.join(sorted(EXTENSIONS))})"
             )
-        files = []
+        files = {}
         for candidate in tqdm(candidates, "copy", unit="clip"):
-            files.append(audio / candidate.label / candidate.name)
-            files[-1].parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / candidate.path, files[-1])
+            file = place(audio, candidate)
+            shutil.copyfile(root / candidate.path, file)
+            files[file] = candidate.path
         return Fetched(files, rejected, {"source": "folder", "id": root.resolve().name, "licence": self.licence})
+
+
+def place(audio: Path, candidate: Candidate) -> Path:
+    """Where a clip goes; its label's folder is made."""
+    file = audio / candidate.label / candidate.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
 
 
 def choose(paths: Iterable[str], depth: int | None = None) -> tuple[list[Candidate], list[tuple[str, str]]]:
@@ -115,7 +123,10 @@ def choose(paths: Iterable[str], depth: int | None = None) -> tuple[list[Candida
     found, rejected = [], []
     for path in paths:
         parts = PurePosixPath(path).parts
-        if any(part.startswith(".") for part in parts):
+        if not path.isprintable():
+            # Such as a name in another encoding than UTF-8: no CSV could hold it.
+            rejected.append((ascii(path), "name that cannot be written; rename it"))
+        elif any(part.startswith(".") for part in parts):
             rejected.append((path, "hidden file"))
         elif PurePosixPath(path).suffix.lower() not in EXTENSIONS:
             rejected.append((path, "not an audio file"))
@@ -139,6 +150,7 @@ class Hub(_Source):
 
     source: Literal["hub"]
     id: str
+    title: str | None = None  # for the model card; null takes the last part of the id
     revision: str = "main"
     archive: str | None = None  # a tar file in the repo, with <anything>/<label>/<file>; null reads the Parquet files
     config: str | None = None  # of a Parquet data set that has several
@@ -154,23 +166,25 @@ class Hub(_Source):
         wanted = [self.archive] if self.archive else ["**/*.parquet", "*.parquet", "README.md"]
         folder, commit = hub.fetch("dataset", self.id, self.revision, wanted)
         if self.archive:
-            files, rejected = unpack(folder / self.archive, audio, self.max_files, self.max_gigabytes)
+            paths = archives.check(folder / self.archive, self.max_files, self.max_gigabytes)
+            chosen, rejected = choose(paths)
+            files = {place(audio, candidate): candidate.path for candidate in chosen}
+            archives.unpack(folder / self.archive, {path: file for file, path in files.items()})
         else:
             files, rejected = self._write_rows(folder, audio)
-        origin = {"source": "hub", "id": self.id, "config": self.config, "revision": commit, "licence": self.licence}
+        origin = {"source": "hub", "id": self.id, "title": self.title or self.id.split("/")[-1], "config": self.config}
+        origin |= {"revision": commit, "licence": self.licence}
         return Fetched(files, rejected, origin)
 
-    def _write_rows(self, folder: Path, audio: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+    def _write_rows(self, folder: Path, audio: Path) -> tuple[dict[Path, str], list[tuple[str, str]]]:
         chosen, rejected = choose((path for path, _ in self._rows(folder)), depth=2)
         wanted = {candidate.path: candidate for candidate in chosen}
         with tqdm(desc="unpack", total=len(wanted), unit="clip") as bar:
             for path, content in self._rows(folder):
                 if candidate := wanted.pop(path, None):
-                    file = audio / candidate.label / candidate.name
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_bytes(content)
+                    place(audio, candidate).write_bytes(content)
                     bar.update()
-        return [audio / candidate.label / candidate.name for candidate in chosen], rejected
+        return {place(audio, candidate): candidate.path for candidate in chosen}, rejected
 
     def _rows(self, folder: Path) -> Iterator[tuple[str, bytes]]:
         """<label>/<file> and content of each row, in the data set's order, straight from the Parquet files.
@@ -205,57 +219,10 @@ def _label_names(schema: Any, features: Any, column: str) -> Callable[[Any], str
 
     features = features or Features.from_arrow_schema(schema)
     label = features.get(column)
-    return label.int2str if isinstance(label, ClassLabel) else str
+    to_name = label.int2str if isinstance(label, ClassLabel) else str
+    # A label becomes a folder.
+    return lambda value: to_name(value).replace("/", "-")
 
 
 def _suffix(content: bytes) -> str:
     return MAGIC.get(content[:4], ".mp3")
-
-
-def unpack(
-    archive: Path, audio: Path, max_files: int, max_gigabytes: float
-) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Unpack the clips of a tar file straight to audio/<label>/<clip>.<ext>, after a first pass over its names.
-
-    Raises:
-        StageError: a name that points elsewhere, a link or device, more files or bytes than allowed, a broken archive.
-    """
-    try:
-        with tarfile.open(archive) as tar:
-            paths = list(_check_members(archive.name, tar, max_files, max_gigabytes * 1e9))
-        candidates, rejected = choose(paths)
-        wanted = {candidate.path: candidate for candidate in candidates}
-        with tarfile.open(archive) as tar, tqdm(desc="unpack", total=len(wanted), unit="clip") as bar:
-            for member in tar:
-                if candidate := wanted.pop(member.name, None):
-                    _write(tar, member, audio / candidate.label / candidate.name)
-                    bar.update()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise StageError(f"{archive.name}: broken archive ({error}); download it again") from None
-    return [audio / candidate.label / candidate.name for candidate in candidates], rejected
-
-
-def _check_members(name: str, tar: tarfile.TarFile, max_files: int, max_bytes: float) -> Iterator[str]:
-    """The names of an archive's files, or a StageError by the name of the first member that no data set needs."""
-    size = 0
-    for count, member in enumerate(tar, start=1):
-        path, size = PurePosixPath(member.name), size + member.size
-        if path.is_absolute() or ".." in path.parts:
-            raise StageError(f"{name}: member {member.name!r} points out of the archive; do not use it")
-        if not (member.isfile() or member.isdir()):
-            raise StageError(f"{name}: member {member.name!r} is a link or device; do not use it")
-        if count > max_files:
-            raise StageError(f"{name}: more than {max_files} members; raise download.dataset.max_files if you trust it")
-        if size > max_bytes:
-            raise StageError(
-                f"{name}: unpacks to more than {max_bytes / 1e9:g} GB at {member.name!r}; "
-                "raise download.dataset.max_gigabytes if you trust it"
-            )
-        if member.isfile():
-            yield member.name
-
-
-def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        shutil.copyfileobj(tar.extractfile(member), file)

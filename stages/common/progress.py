@@ -1,9 +1,9 @@
 """What the Trainer tells while it runs: a bar, one row per epoch for DVCLive, TensorBoard logs of every few steps."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from dvclive import Live
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -11,6 +11,15 @@ from torch.utils.tensorboard.summary import scalar
 from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
+
+# What the Trainer logs, by TensorBoard's name for it.
+TAGS = {
+    "loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "grad_norm": "train/grad_norm",
+    "eval_cross_entropy": "eval/loss",
+    "eval_accuracy": "eval/accuracy",
+}
 
 
 class Bar(ProgressCallback):
@@ -21,22 +30,20 @@ class Bar(ProgressCallback):
 
 
 class EpochLog(TrainerCallback):
-    """One row per epoch: loss in training (the mean of its logged steps), and loss and accuracy on the other clips."""
+    """One row per epoch: loss in training, and loss and accuracy on the clips that choose the epoch.
 
-    def __init__(self, live: Live):
-        self.live, self.losses = live, []
+    take_train_loss: gives the mean over the clips trained on since it was last called.
+    """
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        if "loss" in logs:
-            self.losses.append(logs["loss"])
+    def __init__(self, live: Live, take_train_loss: Callable[[], float]):
+        self.live, self.take_train_loss = live, take_train_loss
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         row = {
-            "train_loss": float(np.mean(self.losses)),
-            "eval_loss": metrics["eval_loss"],
+            "train_loss": self.take_train_loss(),
+            "eval_loss": metrics["eval_cross_entropy"],
             "eval_accuracy": metrics["eval_accuracy"],
         }
-        self.losses = []
         self.live.step = round(state.epoch)
         for name, value in row.items():
             self.live.log_metric(name, round(value, 6))
@@ -55,10 +62,9 @@ class EventLog(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         step = state.global_step
-        for tag in ("loss", "learning_rate", "grad_norm", "eval_loss", "eval_accuracy"):
-            if tag in logs:
-                name = f"eval/{tag[5:]}" if tag.startswith("eval_") else f"train/{tag}"
-                event = Event(wall_time=step, step=step, summary=scalar(name, float(logs[tag])))
+        for key, tag in TAGS.items():
+            if key in logs:
+                event = Event(wall_time=step, step=step, summary=scalar(tag, float(logs[key])))
                 self.writer.write(event.SerializeToString())
         self.writer.flush()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 PARAMS = Path("params.yaml")
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def _read_exponent(value: Any) -> Any:
         return value
 
 
-Number = Annotated[float, BeforeValidator(_read_exponent)]
+Number = Annotated[float, BeforeValidator(_read_exponent), Field(allow_inf_nan=False)]
 
 
 def load_params(section: str, schema: type[T]) -> T:
@@ -55,7 +55,18 @@ def load_params(section: str, schema: type[T]) -> T:
     try:
         return TypeAdapter(schema).validate_python(node)
     except ValidationError as error:
-        raise StageError("; ".join(_explain(section, node, schema, e) for e in error.errors())) from None
+        told = error.errors()
+        mistyped = {_near(schema, e) for e in told} - {None}
+        told = [e for e in told if e["type"] != "missing" or e["loc"][-1] not in mistyped]
+        raise StageError("; ".join(_explain(section, node, schema, e) for e in told)) from None
+
+
+def _near(schema: Any, error: Any) -> str | None:
+    """The key that a person meant by one that the schema does not have."""
+    if error["type"] != "extra_forbidden" or len(error["loc"]) != 1:
+        return None
+    near = difflib.get_close_matches(error["loc"][0], getattr(schema, "model_fields", {}), n=1)
+    return near[0] if near else None
 
 
 def _explain(section: str, node: Any, schema: Any, error: Any) -> str:
@@ -64,9 +75,8 @@ def _explain(section: str, node: Any, schema: Any, error: Any) -> str:
     where = [str(part) for part in error["loc"] if part != source]
     line = f"{PARAMS}: {'.'.join([section, *where])}: "
     if error["type"] == "extra_forbidden":
-        known = getattr(schema, "model_fields", {})
-        near = difflib.get_close_matches(where[-1], known, n=1) if len(where) == 1 else []
-        return line + "unknown key" + (f", did you mean {near[0]}?" if near else "; remove it")
+        near = _near(schema, error)
+        return line + "unknown key" + (f", did you mean {near}?" if near else "; remove it")
     if error["type"] == "missing":
         return line + "missing; add it"
     if error["type"] == "value_error":
@@ -92,6 +102,9 @@ def whole(target: Path) -> Iterator[Path]:
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
+        for file in [partial, *partial.rglob("*")]:
+            # Libraries that write by way of a private temporary file leave it private.
+            file.chmod(file.stat().st_mode | 0o044)
         _remove(target)
         partial.rename(target)
     finally:
@@ -106,8 +119,11 @@ def _remove(path: Path) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage; a StageError becomes one line on stderr and exit status 1."""
+    """Run a stage; a StageError becomes one line on stderr and exit status 1, Ctrl-C one line and 130."""
     try:
         main()
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written is left; dvc repro starts this stage again", file=sys.stderr)
+        sys.exit(130)
     except StageError as error:
         sys.exit(f"error: {error}")
