@@ -64,7 +64,7 @@ def predict(
         for _, alike in groupby(pieces(clips, window), key=lambda piece: piece[1][0].shape):
             while some := list(islice(alike, batch_size)):
                 rows, windows = zip(*some)
-                inputs = batches.collate(encoded, list(windows))[encoded.key].to(model.device)
+                inputs = batches.collate(encoded, list(windows))[encoded.input].to(model.device)
                 probabilities = model(inputs).logits.double().softmax(-1)
                 np.add.at(totals, list(rows), probabilities.cpu().numpy())
                 bar.update(rows[-1] + 1 - bar.n)
@@ -105,12 +105,13 @@ def main() -> None:
     repeat(0, params.threads)
     logging.set_verbosity_error()
     encoded = batches.open_encoded(ENCODED)
-    window = batches.window_samples(encoded, params.window_seconds, "evaluate.window_seconds")
     splits = read_table(SPLITS)
     rows = batches.take(encoded, splits, "test")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForAudioClassification.from_pretrained(FINETUNED, dtype=torch.float32).to(device).eval()
-    probabilities = predict(model, encoded, batches.Clips(rows, encoded.key), window, params.batch_size)
+    window = batches.window_length(encoded, model, params.window_seconds, "evaluate.window_seconds")
+    with batches.behind_features(model, encoded):
+        probabilities = predict(model, encoded, batches.Clips(rows, encoded.key), window, params.batch_size)
     actual = np.array(rows["label"])
     metrics = measure(probabilities, actual, encoded.labels, batches.selection_split(splits))
     names = np.array(encoded.labels)

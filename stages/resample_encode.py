@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from datasets import Array2D, ClassLabel, DatasetInfo, Features, List, Value
@@ -29,6 +29,7 @@ from stages.common.stage import Number, Section, StageError, load_params, need, 
 RAW = Path("data/raw")
 BASE = Path("models/base")
 ENCODED = Path("data/encoded")
+CACHED = "extract_features"  # the column of a feature encoder's output, by transformers' name for it
 SHARD = "data-00000-of-00001.arrow"
 A = TypeVar("A")
 B = TypeVar("B")
@@ -38,6 +39,8 @@ class Params(Section):
     max_seconds: Number = Field(gt=0)  # of each clip, from its start
     feature_extractor: dict[str, bool | int | float | str] = {}  # settings that replace the base model's own
     workers: int | None = Field(ge=1)  # threads; null takes one per core
+    # input: what the model takes in. feature_encoder: the output of its convolutions, for training that freezes them.
+    representation: Literal["input", "feature_encoder"] = "input"
 
 
 def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
@@ -55,14 +58,47 @@ def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
     return AutoFeatureExtractor.from_pretrained(folder, **settings)
 
 
-def encode(file: Path, extractor: Any, max_seconds: float, shortest: int = 1) -> np.ndarray:
+def load_feature_encoder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The base model's feature encoder as a function: float32 (samples,) to float32 (frames, channels).
+
+    Raises:
+        StageError: the model has none.
+    """
+    import torch
+    from transformers import AutoModel
+
+    # The clips are spread over threads already.
+    torch.set_num_threads(1)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    if not hasattr(model, "feature_extractor"):
+        raise StageError(
+            f"params.yaml: resample_encode.representation: a {model.config.model_type} model has no feature encoder; "
+            "set input"
+        )
+
+    @torch.inference_mode()
+    def run_encoder(samples: np.ndarray) -> np.ndarray:
+        return model.feature_extractor(torch.from_numpy(samples)[None])[0].T.numpy()
+
+    return run_encoder
+
+
+def encode(
+    file: Path,
+    extractor: Any,
+    max_seconds: float,
+    shortest: int = 1,
+    encoder: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
     """One clip as the model takes it in.
 
     Args:
         shortest: samples at the model's sampling rate that it needs at least.
+        encoder: what more to do with the feature extractor's output.
 
     Returns:
-        float16, shape (samples,) for waveform models, (bins, frames) or (frames, bins) for spectrogram models.
+        float16, shape (samples,) for waveform models, (bins, frames) or (frames, bins) for spectrogram models,
+        (frames, channels) behind a feature encoder.
 
     Raises:
         StageError: the clip is too short, or its samples too large for float16.
@@ -74,8 +110,11 @@ def encode(file: Path, extractor: Any, max_seconds: float, shortest: int = 1) ->
             "remove the clip"
         )
     features = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")
+    array = features[extractor.model_input_names[0]][0].astype(np.float32)
+    if encoder is not None:
+        array = encoder(array)
     with np.errstate(over="ignore"):
-        array = features[extractor.model_input_names[0]][0].astype(np.float16)
+        array = array.astype(np.float16)
     if not np.isfinite(array).all():
         raise StageError(f"{file}: samples too large for float16; scale the clip, or set do_normalize: true")
     return array
@@ -100,12 +139,14 @@ def write_dataset(folder: Path, key: str, labels: list[str], rows: Iterable[tupl
     rows = iter(rows)
     first = next(rows)
     shape = first[2].shape
+    if key == CACHED:
+        shape = (None, shape[1])  # as many frames as the clip is long
     column = List(Value("float16")) if len(shape) == 1 else Array2D(shape, "float16")
     features = Features({"clip": Value("string"), "label": ClassLabel(names=labels), key: column})
     # One clip a batch: reading a clip touches its own bytes alone, and writing holds one in memory.
     with ArrowWriter(path=str(folder / SHARD), features=features, writer_batch_size=1) as writer:
         for row in chain([first], rows):
-            if row[2].ndim != len(shape) or (len(shape) > 1 and row[2].shape != shape):
+            if len(shape) == 2 and shape[0] is not None and row[2].shape != shape:
                 raise StageError(
                     f"clip {row[0]}: a spectrogram of shape {row[2].shape}, the first has {shape}; choose a base model "
                     "whose feature extractor pads, such as Whisper or AST"
@@ -128,10 +169,14 @@ def main() -> None:
     workers = params.workers or os.cpu_count() or 1
     config = json.loads((BASE / "config.json").read_text())
     shortest = audio.receptive_field(config.get("conv_kernel") or [], config.get("conv_stride") or [])
-    arrays = ordered(lambda clip: encode(RAW / clip["path"], extractor, params.max_seconds, shortest), clips, workers)
+    cached = params.representation == "feature_encoder"
+    encoder = load_feature_encoder(BASE) if cached else None
+    arrays = ordered(
+        lambda clip: encode(RAW / clip["path"], extractor, params.max_seconds, shortest, encoder), clips, workers
+    )
     rows = ((c["clip"], c["label"], a) for c, a in zip(clips, tqdm(arrays, "encode", len(clips), unit="clip")))
     with whole(ENCODED) as folder:
-        write_dataset(folder, extractor.model_input_names[0], labels, rows)
+        write_dataset(folder, CACHED if cached else extractor.model_input_names[0], labels, rows)
         extractor.save_pretrained(folder)
     megabytes = (ENCODED / SHARD).stat().st_size / 1e6
     print(f"{ENCODED}: {len(clips)} clips at {extractor.sampling_rate} Hz, {megabytes:.0f} MB")

@@ -16,12 +16,13 @@ from stages.common.repeatable import repeat
 
 # isort: split
 import numpy as np
+import pandas as pd
 import torch
 from dvclive import Live
 from pydantic import Field
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForAudioClassification, EarlyStoppingCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.utils import logging
 
 from stages.common import batches, progress, scores
@@ -117,13 +118,13 @@ def build_model(base: Path, labels: list[str], params: Params) -> torch.nn.Modul
     return model
 
 
-def training_arguments(params: Params, folder: Path) -> TrainingArguments:
+def training_arguments(params: Params, micro: int, folder: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=params.epochs,
-        per_device_train_batch_size=params.batch_size,
+        per_device_train_batch_size=micro,
         per_device_eval_batch_size=params.eval_batch_size,
-        gradient_accumulation_steps=params.accumulation,
+        gradient_accumulation_steps=params.accumulation * params.batch_size // micro,
         learning_rate=params.learning_rate,
         warmup_steps=params.warmup,
         weight_decay=params.weight_decay,
@@ -151,25 +152,48 @@ def score(outcome: Any) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    params = load_params("train", Params)
-    need(BASE / "config.json", ENCODED, SPLITS)
-    repeat(params.seed, params.threads)
-    logging.set_verbosity_error()
-    encoded = batches.open_encoded(ENCODED)
-    window = batches.window_samples(encoded, params.window_seconds, "train.window_seconds")
-    splits = read_table(SPLITS)
+def next_micro_batch(micro: int) -> int:
+    """The largest smaller batch of which a whole number make the one that did not fit.
+
+    Raises:
+        StageError: a single clip does not fit.
+    """
+    if micro == 1:
+        raise StageError(
+            "params.yaml: train.batch_size: a single clip does not fit into memory; set train.window_seconds, "
+            "or make it or resample_encode.max_seconds smaller"
+        )
+    return next(size for size in range(micro // 2, 0, -1) if micro % size == 0)
+
+
+def fit(
+    model: torch.nn.Module,
+    params: Params,
+    micro: int,
+    encoded: batches.Encoded,
+    splits: pd.DataFrame,
+    folder: Path,
+    metrics: Path,
+) -> TrainerState:
+    """Train the model in place, up to its best epoch; `micro` clips at a time make the effective batch.
+
+    Raises:
+        StageError: a window or SpecAugment's masks that do not fit the clips.
+        torch.OutOfMemoryError: `micro` is too large.
+    """
+    for leftover in (folder, metrics):
+        shutil.rmtree(leftover, ignore_errors=True)
+    window = batches.window_length(encoded, model, params.window_seconds, "train.window_seconds")
     split = batches.selection_split(splits)
-    model = build_model(BASE, encoded.labels, params)
-    with whole(FINETUNED) as folder, whole(METRICS) as metrics:
-        loss = MeanLoss(params.label_smoothing)
-        live = Live(str(metrics), save_dvc_exp=False, dvcyaml=False)
-        callbacks = [progress.Bar(), progress.EpochLog(live, loss.take), progress.EventLog(folder / "runs")]
-        if params.early_stopping:
-            callbacks.append(EarlyStoppingCallback(params.early_stopping))
+    loss = MeanLoss(params.label_smoothing)
+    live = Live(str(metrics), save_dvc_exp=False, dvcyaml=False)
+    callbacks = [progress.Bar(), progress.EpochLog(live, loss.take), progress.EventLog(folder / "runs")]
+    if params.early_stopping:
+        callbacks.append(EarlyStoppingCallback(params.early_stopping))
+    with batches.behind_features(model, encoded):
         trainer = ClipTrainer(
             model,
-            training_arguments(params, folder / "checkpoints"),
+            training_arguments(params, micro, folder / "checkpoints"),
             data_collator=partial(batches.collate, encoded),
             train_dataset=batches.Clips(batches.take(encoded, splits, "train"), encoded.key, window),
             eval_dataset=batches.Clips(batches.take(encoded, splits, split), encoded.key),
@@ -188,11 +212,39 @@ def main() -> None:
                 "params.yaml: train.spec_augment: masks longer than a window's frames; make the windows longer, "
                 "or set mask_time_length and mask_feature_length lower"
             ) from None
-        shutil.rmtree(folder / "checkpoints")
+    shutil.rmtree(folder / "checkpoints")
+    return trainer.state
+
+
+def main() -> None:
+    params = load_params("train", Params)
+    need(BASE / "config.json", ENCODED, SPLITS)
+    logging.set_verbosity_error()
+    encoded = batches.open_encoded(ENCODED)
+    if encoded.key == batches.CACHED and params.frozen != "feature_encoder":
+        raise StageError(
+            f"params.yaml: train.frozen: {params.frozen} cannot train the feature encoder behind its cached output; "
+            "set feature_encoder, or resample_encode.representation: input"
+        )
+    splits = read_table(SPLITS)
+    split = batches.selection_split(splits)
+    with whole(FINETUNED) as folder, whole(METRICS) as metrics:
+        micro = params.batch_size
+        while True:
+            repeat(params.seed, params.threads)
+            model = build_model(BASE, encoded.labels, params)
+            try:
+                state = fit(model, params, micro, encoded, splits, folder, metrics)
+                break
+            except torch.OutOfMemoryError:
+                micro = next_micro_batch(micro)
+                accumulation = params.accumulation * params.batch_size // micro
+                print(f"out of memory: starting again with batches of {micro}, {accumulation} to a step", flush=True)
+                torch.cuda.empty_cache()
         model.save_pretrained(folder)
         encoded.extractor.save_pretrained(folder)
-    best = trainer.state.best_metric
-    epoch = next(row["epoch"] for row in trainer.state.log_history if row.get("eval_accuracy") == best)
+    best = state.best_metric
+    epoch = next(row["epoch"] for row in state.log_history if row.get("eval_accuracy") == best)
     print(f"{FINETUNED}: {split} accuracy {best:.3f}, of epoch {epoch:g} (the first of the best)")
 
 

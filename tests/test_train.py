@@ -1,7 +1,11 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from conftest import error_of, set_params, write_clips
+from datasets import load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -17,14 +22,18 @@ from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
     ASTModel,
+    AutoFeatureExtractor,
+    AutoModel,
     AutoModelForAudioClassification,
+    HubertForSequenceClassification,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperModel,
 )
 
-from stages import download, resample_encode, split
-from stages.common import batches
+from stages import download, evaluate, resample_encode, split
+from stages.common import audio, batches, pictures
+from stages.common.tables import read_table
 from stages.train import Params, build_model, choose_precision, main
 
 
@@ -118,7 +127,8 @@ def test_masks_longer_than_a_window_are_refused(ready: Path) -> None:
 
 
 def test_the_best_epoch_is_kept_not_the_last(ready: Path) -> None:
-    set_params(ready, {"train.epochs": 6, "train.learning_rate": 0.01, "train.eval_batch_size": 3})
+    set_params(ready, {"train.epochs": 6, "train.learning_rate": 0.01})
+    set_params(ready, {"train.eval_batch_size": 10, "train.batch_size": 8})  # the last of 20 clips are 4
     main()
     table = pd.read_csv("metrics/train/plots/metrics/eval_accuracy.tsv", sep="\t")
     model = AutoModelForAudioClassification.from_pretrained("models/finetuned").eval()
@@ -254,3 +264,77 @@ def test_only_padded_batches_have_a_mask(ready: Path) -> None:
     padded = batches.collate(encoded, [(long, 0), (short, 1)])
     assert padded["attention_mask"].sum(dim=1).tolist() == [1600, 800]
     assert padded["input_values"][1, 800:].abs().sum() == 0
+
+
+def test_behind_a_cached_feature_encoder_the_saved_model_is_whole(ready: Path) -> None:
+    set_params(ready, {"resample_encode.representation": "feature_encoder", "train.frozen": "feature_encoder"})
+    resample_encode.main()
+    rows = load_from_disk("data/encoded").with_format("numpy")
+    base = AutoModel.from_pretrained("models/base").eval()
+    extractor = AutoFeatureExtractor.from_pretrained("data/encoded")
+    file = Path(f"data/raw/audio/{rows.features['label'].int2str(int(rows[5]['label']))}/{rows[5]['clip']}.wav")
+    inputs = extractor(audio.load(file, 16_000), sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        own = base.feature_extractor(inputs["input_values"])[0].T.numpy()
+    np.testing.assert_allclose(rows[5]["extract_features"], own, rtol=1e-3, atol=1e-5)
+    main()
+    evaluate.main()
+    table = read_table(Path("metrics/predictions.csv")).set_index("clip")
+    model = AutoModelForAudioClassification.from_pretrained("models/finetuned").eval()
+    for name, tensor in base.feature_extractor.state_dict().items():
+        assert torch.equal(model.hubert.feature_extractor.state_dict()[name], tensor)
+    for clip, row in table.iterrows():
+        samples = audio.load(Path(f"data/raw/audio/{row['label']}/{clip}.wav"), 16_000)
+        inputs = extractor(samples, sampling_rate=16_000, return_tensors="pt")
+        with torch.no_grad():
+            answer = model(inputs["input_values"]).logits[0].softmax(-1)
+        np.testing.assert_allclose(answer, row[list(model.config.label2id)].astype(float), atol=1e-3)
+
+
+def test_a_cached_feature_encoder_asks_for_a_frozen_one(ready: Path) -> None:
+    set_params(ready, {"resample_encode.representation": "feature_encoder"})
+    resample_encode.main()
+    assert "train.frozen: none cannot train the feature encoder" in error_of(main)
+    set_params(ready, {"train.frozen": "feature_encoder", "train.window_seconds": 1.5})
+    assert "1.5 s is longer than every clip" in error_of(main)
+    set_params(ready, {"train.window_seconds": 0.01})
+    assert "shorter than one frame" in error_of(main)
+    set_params(ready, {"train.window_seconds": None})
+    main()
+
+
+def losses() -> np.ndarray:
+    """Of training and evaluation, an epoch a row: float64 (epochs, 2)."""
+    return pictures.read_epochs(Path("metrics/train"))[["train_loss", "eval_loss"]].to_numpy()
+
+
+@contextmanager
+def memory_for(clips: int) -> Iterator[None]:
+    """A device that runs out of memory for more clips than that in one step of training."""
+
+    original = HubertForSequenceClassification.forward
+
+    @wraps(original)  # the Trainer reads the signature
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.training and len(kwargs["input_values"]) > clips:
+            raise torch.OutOfMemoryError("out of memory")
+        return original(self, *args, **kwargs)
+
+    HubertForSequenceClassification.forward = forward
+    try:
+        yield
+    finally:
+        HubertForSequenceClassification.forward = original
+
+
+def test_out_of_memory_halves_the_batch_and_comes_to_the_same(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    set_params(ready, {"train.window_seconds": None, "train.batch_size": 8, "train.epochs": 2, "train.dropout": 0.0})
+    main()
+    first = losses()
+    capsys.readouterr()
+    with memory_for(clips=3):
+        main()
+    assert "starting again with batches of 2, 4 to a step" in capsys.readouterr().out
+    np.testing.assert_allclose(losses(), first, atol=1e-3)
+    with memory_for(clips=0):
+        assert "a single clip does not fit into memory" in error_of(main)

@@ -1,5 +1,7 @@
 """Encoded clips as batches of tensors, whole or in windows."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,21 +15,50 @@ from transformers import AutoFeatureExtractor
 
 from stages.common.stage import StageError
 
+CACHED = "extract_features"  # the column that holds a frozen feature encoder's output, by transformers' name for it
+
 
 class Encoded(NamedTuple):
-    """data/encoded, opened: rows with clip, label (an id) and the model's input; label names in the order of ids."""
+    """data/encoded, opened: rows with clip, label (an id) and features; label names in the order of ids."""
 
     rows: Dataset
     labels: list[str]
     extractor: Any
-    key: str  # the model's input: input_values or input_features
+    key: str  # the column of features: the model's input (input_values, input_features), or CACHED
+
+    @property
+    def input(self) -> str:
+        """The name of the model's input."""
+        return self.extractor.model_input_names[0]
+
+
+class Passed(torch.nn.Module):
+    """In place of a feature encoder whose output is already there: (batch, frames, channels) is only turned around."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.transpose(1, 2)
 
 
 def open_encoded(folder: Path) -> Encoded:
     """Open the rows without reading them; float16 on disk comes out as float32."""
     rows = load_from_disk(folder).with_format("numpy")
     extractor = AutoFeatureExtractor.from_pretrained(folder)
-    return Encoded(rows, rows.features["label"].names, extractor, extractor.model_input_names[0])
+    key = CACHED if CACHED in rows.column_names else extractor.model_input_names[0]
+    return Encoded(rows, rows.features["label"].names, extractor, key)
+
+
+@contextmanager
+def behind_features(model: torch.nn.Module, encoded: Encoded) -> Iterator[None]:
+    """Let the model take what is encoded: where that is the feature encoder's output, the encoder steps aside."""
+    if encoded.key != CACHED:
+        yield
+        return
+    encoder = model.base_model.feature_extractor
+    model.base_model.feature_extractor = Passed()
+    try:
+        yield
+    finally:
+        model.base_model.feature_extractor = encoder
 
 
 def take(encoded: Encoded, splits: pd.DataFrame, split: str) -> Dataset:
@@ -44,27 +75,33 @@ def selection_split(splits: pd.DataFrame) -> str:
     return "validation" if (splits["split"] == "validation").any() else "test"
 
 
-def window_samples(encoded: Encoded, seconds: float | None, key: str) -> int | None:
-    """Length of a window in samples; None for whole clips.
+def window_length(encoded: Encoded, model: torch.nn.Module, seconds: float | None, key: str) -> int | None:
+    """Length of a window in samples, or in frames where the feature encoder's output is cached; None for whole clips.
 
     Raises:
         StageError: the model takes spectrograms of one fixed size, or no clip is as long as the window.
     """
     if seconds is None:
         return None
-    column = encoded.rows.features[encoded.key]
-    if not isinstance(column, List):
+    if encoded.key != CACHED and not isinstance(encoded.rows.features[encoded.key], List):
         raise StageError(
             f"params.yaml: {key}: {type(encoded.extractor).__name__} makes a spectrogram of one fixed length of each "
             "clip, which cannot be cut; set it to null, and resample_encode.max_seconds for shorter clips"
         )
-    window = round(seconds * encoded.extractor.sampling_rate)
-    longest = pc.max(pc.list_value_length(encoded.rows.data.column(encoded.key))).as_py()
+    rate = encoded.extractor.sampling_rate
+    window = round(seconds * rate)
+    if encoded.key == CACHED:
+        window = int(model._get_feat_extract_output_lengths(window))
+    chunks = encoded.rows.data.column(encoded.key).chunks
+    longest = max(pc.max(pc.list_value_length(getattr(chunk, "storage", chunk))).as_py() for chunk in chunks)
     if window > longest:
+        told = longest * seconds / window if encoded.key == CACHED else longest / rate
         raise StageError(
-            f"params.yaml: {key}: {seconds} s is longer than every clip (at most "
-            f"{longest / encoded.extractor.sampling_rate:g} s); make it shorter, or null for whole clips"
+            f"params.yaml: {key}: {seconds} s is longer than every clip (at most {told:g} s); "
+            "make it shorter, or null for whole clips"
         )
+    if window < 1:
+        raise StageError(f"params.yaml: {key}: {seconds} s is shorter than one frame; make it longer")
     return window
 
 
@@ -78,7 +115,7 @@ class Clips(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Features, float32, shape (samples,) or (bins, frames), and the label's id."""
+        """Features, float32, shape (samples,), (bins, frames) or cached (frames, channels), and the label's id."""
         row = self.rows[index]
         array = row[self.key]
         if self.window is not None and len(array) > self.window:
@@ -107,11 +144,15 @@ def collate(encoded: Encoded, clips: list[tuple[np.ndarray, int]]) -> dict[str, 
     """
     arrays, labels = zip(*clips)
     if len({array.shape for array in arrays}) == 1:
-        tensors = {encoded.key: torch.from_numpy(np.stack(arrays))}
+        tensors = {encoded.input: torch.from_numpy(np.stack(arrays))}
+    elif encoded.key == CACHED:
+        # The shortest sets the length: a mask would have to count samples, of which nothing is left here.
+        frames = min(len(array) for array in arrays)
+        tensors = {encoded.input: torch.from_numpy(np.stack([array[:frames] for array in arrays]))}
     else:
         masked = encoded.extractor.return_attention_mask
         tensors = encoded.extractor.pad(
-            {encoded.key: list(arrays)}, padding=True, return_attention_mask=masked, return_tensors="pt"
+            {encoded.input: list(arrays)}, padding=True, return_attention_mask=masked, return_tensors="pt"
         )
     return {**tensors, "labels": torch.tensor(labels)}
 

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
 from stages.common.batches import alike
 
@@ -46,5 +47,9 @@ class ClipTrainer(Trainer):
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         clips = eval_dataset or self.eval_dataset
         batches = alike(clips, self.args.eval_batch_size)
-        # Not prepared by accelerate, which would cut the last batch to what it takes for the remainder.
         return DataLoader(clips, batch_sampler=batches, collate_fn=self.data_collator)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        # gather_for_metrics, the Trainer's choice, cuts batches to the remainder of the training clips' last batch.
+        self.gather_function = self.accelerator.gather
+        return super().evaluation_loop(*args, **kwargs)
