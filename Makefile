@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: repro test lint setup
+.PHONY: repro test lint bench setup
 
 repro: $(VENV)/.installed  ## run every stage whose inputs changed
 	$(IN_VENV) dvc repro
@@ -14,6 +14,9 @@ test: lint  ## the linters, then the tests
 lint: $(VENV)/.installed-test
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
+
+bench: $(VENV)/.installed  ## what each setting saves of an epoch of training; writes benchmarks/README.md
+	$(IN_VENV) python -m benchmarks.train
 
 setup: $(VENV)/.installed-test  ## everything a developer needs
 

@@ -70,6 +70,10 @@ class Params(Section):
     logging_steps: int = Field(ge=1)
 
 
+def on_cpu() -> bool:
+    return not (torch.cuda.is_available() or torch.backends.mps.is_available())
+
+
 def choose_precision(asked: str) -> dict[str, bool]:
     """Trainer's bf16 and fp16 for the processor at hand.
 
@@ -79,8 +83,11 @@ def choose_precision(asked: str) -> dict[str, bool]:
     cuda = torch.cuda.is_available()
     if asked == "fp16" and not cuda:
         raise StageError("params.yaml: train.precision: fp16 needs a GPU; set auto, or fp32")
-    if asked == "auto":
-        asked = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if cuda else "fp32"
+    if asked == "auto" and cuda:
+        asked = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    elif asked == "auto":
+        # Without such instructions, bf16 is emulated and slower than fp32.
+        asked = "bf16" if on_cpu() and torch.cpu._is_avx512_bf16_supported() else "fp32"
     return {"bf16": asked == "bf16", "fp16": asked == "fp16"}
 
 
@@ -137,6 +144,7 @@ def training_arguments(params: Params, micro: int, folder: Path) -> TrainingArgu
         logging_steps=params.logging_steps,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=on_cpu(),  # or bf16 would be refused there
         seed=params.seed,
         **choose_precision(params.precision),
     )

@@ -230,6 +230,15 @@ def test_fp16_without_a_gpu_is_refused_and_auto_is_not() -> None:
     assert not choose_precision("auto")["fp16"]
 
 
+def test_bf16_trains_on_a_cpu_too(ready: Path) -> None:
+    main()
+    exact = losses()
+    set_params(ready, {"train.precision": "bf16"})
+    main()
+    np.testing.assert_allclose(losses(), exact, atol=0.05)
+    assert weights()["classifier.weight"].dtype == torch.float32
+
+
 def test_without_validation_the_best_epoch_is_chosen_on_test() -> None:
     assert batches.selection_split(pd.DataFrame({"split": ["train", "test"]})) == "test"
     assert batches.selection_split(pd.DataFrame({"split": ["train", "validation", "test"]})) == "validation"
