@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import AutoModelForAudioClassification
 from transformers.utils import logging
 
-from stages.common import batches, pictures, scores
+from stages.common import batches, frozen, pictures, processor, scores
 from stages.common.stage import Number, Section, load_params, need, run, whole
 from stages.common.tables import read_table
 
@@ -107,10 +107,10 @@ def main() -> None:
     encoded = batches.open_encoded(ENCODED)
     splits = read_table(SPLITS)
     rows = batches.take(encoded, splits, "test")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForAudioClassification.from_pretrained(FINETUNED, dtype=torch.float32).to(device).eval()
+    model = AutoModelForAudioClassification.from_pretrained(FINETUNED, dtype=torch.float32)
+    model.to(processor.device()).eval()
     window = batches.window_length(encoded, model, params.window_seconds, "evaluate.window_seconds")
-    with batches.behind_features(model, encoded):
+    with frozen.stand_in(model, encoded.key):
         probabilities = predict(model, encoded, batches.Clips(rows, encoded.key), window, params.batch_size)
     actual = np.array(rows["label"])
     metrics = measure(probabilities, actual, encoded.labels, batches.selection_split(splits))

@@ -1,8 +1,8 @@
 """Turn every clip into what the base model takes in: mono, resampled, cut, and through its own feature extractor.
 
 Reads   params.yaml: resample_encode; data/raw/ (clips.csv and the files it lists); models/base/
-Writes  data/encoded/: a data set for `datasets.load_from_disk` with clip, label and the model's input in float16,
-        and the preprocessor config that made it
+Writes  data/encoded/: a data set for `datasets.load_from_disk` with clip, label and, in float16, the model's input or
+        what a frozen part of the model makes of it, and the preprocessor config
 Run     python -m stages.resample_encode
 """
 
@@ -17,19 +17,21 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from datasets import Array2D, ClassLabel, DatasetInfo, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 from pydantic import Field
 from tqdm import tqdm
-from transformers import AutoFeatureExtractor
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+from transformers.utils import logging
 
-from stages.common import audio
+from stages.common import audio, frozen, processor
+from stages.common.repeatable import repeat
 from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
 
 RAW = Path("data/raw")
 BASE = Path("models/base")
 ENCODED = Path("data/encoded")
-CACHED = "extract_features"  # the column of a feature encoder's output, by transformers' name for it
 SHARD = "data-00000-of-00001.arrow"
 A = TypeVar("A")
 B = TypeVar("B")
@@ -39,8 +41,9 @@ class Params(Section):
     max_seconds: Number = Field(gt=0)  # of each clip, from its start
     feature_extractor: dict[str, bool | int | float | str] = {}  # settings that replace the base model's own
     workers: int | None = Field(ge=1)  # threads; null takes one per core
-    # input: what the model takes in. feature_encoder: the output of its convolutions, for training that freezes them.
-    representation: Literal["input", "feature_encoder"] = "input"
+    # What is kept of a clip: the model's input, or the output of a part that training freezes.
+    representation: Literal["input", "feature_encoder", "base"] = "input"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"  # of that part; auto takes bf16 where the processor has it
 
 
 def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
@@ -58,29 +61,32 @@ def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
     return AutoFeatureExtractor.from_pretrained(folder, **settings)
 
 
-def load_feature_encoder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The base model's feature encoder as a function: float32 (samples,) to float32 (frames, channels).
+def load_part(folder: Path, part: str, precision: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A part of the base model as a function: the model's input, float32, to float32 (frames, channels).
 
     Raises:
-        StageError: the model has none.
+        StageError: the model has no such part, or its head needs more than the part's output.
     """
-    import torch
-    from transformers import AutoModel
-
-    # The clips are spread over threads already.
-    torch.set_num_threads(1)
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    if not hasattr(model, "feature_extractor"):
+    repeat(0, threads=1)  # the clips are spread over threads already
+    logging.set_verbosity_error()
+    model = AutoModelForAudioClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    if not frozen.can_be_cached(model, part):
         raise StageError(
-            f"params.yaml: resample_encode.representation: a {model.config.model_type} model has no feature encoder; "
-            "set input"
+            f"params.yaml: resample_encode.representation: {model.config.model_type} has no {part} whose output is all "
+            "that its head needs; set input"
         )
+    device = processor.device()
+    module = getattr(*frozen.find(model, part)).to(device)
+    bf16 = precision == "bf16" or (precision == "auto" and processor.has_bf16())
 
     @torch.inference_mode()
-    def run_encoder(samples: np.ndarray) -> np.ndarray:
-        return model.feature_extractor(torch.from_numpy(samples)[None])[0].T.numpy()
+    def run_part(features: np.ndarray) -> np.ndarray:
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            output = module(torch.from_numpy(features)[None].to(device))
+        output = output[0].T if part == "feature_encoder" else output.last_hidden_state[0]
+        return output.float().cpu().numpy()
 
-    return run_encoder
+    return run_part
 
 
 def encode(
@@ -88,17 +94,17 @@ def encode(
     extractor: Any,
     max_seconds: float,
     shortest: int = 1,
-    encoder: Callable[[np.ndarray], np.ndarray] | None = None,
+    part: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """One clip as the model takes it in.
 
     Args:
         shortest: samples at the model's sampling rate that it needs at least.
-        encoder: what more to do with the feature extractor's output.
+        part: the part of the model that the feature extractor's output then goes through.
 
     Returns:
         float16, shape (samples,) for waveform models, (bins, frames) or (frames, bins) for spectrogram models,
-        (frames, channels) behind a feature encoder.
+        (frames, channels) behind a part of the model.
 
     Raises:
         StageError: the clip is too short, or its samples too large for float16.
@@ -110,14 +116,14 @@ def encode(
             "remove the clip"
         )
     features = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")
-    array = features[extractor.model_input_names[0]][0].astype(np.float32)
-    if encoder is not None:
-        array = encoder(array)
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float16)
-    if not np.isfinite(array).all():
+    array = features[extractor.model_input_names[0]][0].astype(np.float32, copy=False)
+    if part is not None:
+        array = part(array)
+    # torch rounds as numpy does, in a thirtieth of its time.
+    half = torch.from_numpy(array).half()
+    if not np.isfinite(torch.aminmax(half)).all():
         raise StageError(f"{file}: samples too large for float16; scale the clip, or set do_normalize: true")
-    return array
+    return half.numpy()
 
 
 def ordered(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
@@ -139,7 +145,7 @@ def write_dataset(folder: Path, key: str, labels: list[str], rows: Iterable[tupl
     rows = iter(rows)
     first = next(rows)
     shape = first[2].shape
-    if key == CACHED:
+    if key in frozen.COLUMNS.values():
         shape = (None, shape[1])  # as many frames as the clip is long
     column = List(Value("float16")) if len(shape) == 1 else Array2D(shape, "float16")
     features = Features({"clip": Value("string"), "label": ClassLabel(names=labels), key: column})
@@ -169,14 +175,14 @@ def main() -> None:
     workers = params.workers or os.cpu_count() or 1
     config = json.loads((BASE / "config.json").read_text())
     shortest = audio.receptive_field(config.get("conv_kernel") or [], config.get("conv_stride") or [])
-    cached = params.representation == "feature_encoder"
-    encoder = load_feature_encoder(BASE) if cached else None
+    kept = params.representation
+    part = None if kept == "input" else load_part(BASE, kept, params.precision)
     arrays = ordered(
-        lambda clip: encode(RAW / clip["path"], extractor, params.max_seconds, shortest, encoder), clips, workers
+        lambda clip: encode(RAW / clip["path"], extractor, params.max_seconds, shortest, part), clips, workers
     )
     rows = ((c["clip"], c["label"], a) for c, a in zip(clips, tqdm(arrays, "encode", len(clips), unit="clip")))
     with whole(ENCODED) as folder:
-        write_dataset(folder, CACHED if cached else extractor.model_input_names[0], labels, rows)
+        write_dataset(folder, frozen.COLUMNS.get(kept, extractor.model_input_names[0]), labels, rows)
         extractor.save_pretrained(folder)
     megabytes = (ENCODED / SHARD).stat().st_size / 1e6
     print(f"{ENCODED}: {len(clips)} clips at {extractor.sampling_rate} Hz, {megabytes:.0f} MB")

@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification, EarlyStopp
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.utils import logging
 
-from stages.common import batches, progress, scores
+from stages.common import batches, frozen, processor, progress, scores
 from stages.common.clip_trainer import ClipTrainer, MeanLoss
 from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
 from stages.common.tables import read_table
@@ -36,9 +36,13 @@ SPLITS = Path("data/splits.csv")
 FINETUNED = Path("models/finetuned")
 METRICS = Path("metrics/train")
 
-# Every architecture has names of its own for the same thing. Attention's dropout stays as the base model has it:
-# with it, scaled-dot-product attention leaves its fast path.
-DROPOUTS = ("hidden_dropout", "feat_proj_dropout", "dropout", "hidden_dropout_prob")
+# Every architecture has names of its own for the same thing.
+DROPOUTS = {
+    "dropout": ("hidden_dropout", "feat_proj_dropout", "dropout", "hidden_dropout_prob"),
+    "attention_dropout": ("attention_dropout", "attention_probs_dropout_prob"),
+}
+# What a part's cached output leaves to train: train.frozen must cover it.
+COVERING = {"feature_encoder": ("feature_encoder", "base"), "base": ("base",)}
 
 
 class SpecAugment(Section):
@@ -62,8 +66,10 @@ class Params(Section):
     weight_decay: Number = Field(ge=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     window_seconds: Number | None = Field(gt=0)  # random crops in training; null trains on whole clips
-    frozen: Literal["none", "feature_encoder"]
+    frozen: Literal["none", "feature_encoder", "base"]
     dropout: Number | None = Field(ge=0, lt=1)  # null keeps the base model's own
+    # Likewise; with 0, attention never holds all pairs of frames in memory, which takes a fraction of the time.
+    attention_dropout: Number | None = Field(None, ge=0, lt=1)
     label_smoothing: Number = Field(ge=0, lt=1)
     spec_augment: SpecAugment | None  # null keeps the base model's own
     early_stopping: int | None = Field(ge=1)  # epochs without a better accuracy
@@ -83,11 +89,10 @@ def choose_precision(asked: str) -> dict[str, bool]:
     cuda = torch.cuda.is_available()
     if asked == "fp16" and not cuda:
         raise StageError("params.yaml: train.precision: fp16 needs a GPU; set auto, or fp32")
-    if asked == "auto" and cuda:
-        asked = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if asked == "auto" and processor.has_bf16():
+        asked = "bf16" if cuda or on_cpu() else "fp32"
     elif asked == "auto":
-        # Without such instructions, bf16 is emulated and slower than fp32.
-        asked = "bf16" if on_cpu() and torch.cpu._is_avx512_bf16_supported() else "fp32"
+        asked = "fp16" if cuda else "fp32"
     return {"bf16": asked == "bf16", "fp16": asked == "fp16"}
 
 
@@ -99,11 +104,12 @@ def build_model(base: Path, labels: list[str], params: Params) -> torch.nn.Modul
     """
     config = AutoConfig.from_pretrained(base)
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
-    if params.dropout is not None:
-        known = [name for name in DROPOUTS if hasattr(config, name)]
-        if not known:
-            raise StageError(f"params.yaml: train.dropout: a {config.model_type} model has none; set it to null")
-        config.update(dict.fromkeys(known, params.dropout))
+    for key, names in DROPOUTS.items():
+        rate, known = getattr(params, key), [name for name in names if hasattr(config, name)]
+        if rate is not None and not known:
+            raise StageError(f"params.yaml: train.{key}: a {config.model_type} model has none; set it to null")
+        if rate is not None:
+            config.update(dict.fromkeys(known, rate))
     if params.spec_augment is not None:
         config.update(params.spec_augment.model_dump() | {"apply_spec_augment": True})
     # A checkpoint may have a head for other labels, which gives way to a new one; nothing else may differ.
@@ -118,10 +124,14 @@ def build_model(base: Path, labels: list[str], params: Params) -> torch.nn.Modul
         raise StageError(
             f"params.yaml: train.spec_augment: a {config.model_type} model does not use it; set it to null"
         )
-    if params.frozen == "feature_encoder":
-        if not hasattr(model, "freeze_feature_encoder"):
-            raise StageError(f"params.yaml: train.frozen: a {config.model_type} model has no feature encoder; set none")
-        model.freeze_feature_encoder()
+    if params.frozen != "none":
+        part = frozen.find(model, params.frozen)
+        if part is None:
+            raise StageError(f"params.yaml: train.frozen: a {config.model_type} model has no {params.frozen}; set none")
+        getattr(*part).requires_grad_(False)
+        if hasattr(model, "freeze_feature_encoder"):
+            # Or a feature encoder would still pass gradients on to its input.
+            model.freeze_feature_encoder()
     return model
 
 
@@ -198,7 +208,7 @@ def fit(
     callbacks = [progress.Bar(), progress.EpochLog(live, loss.take), progress.EventLog(folder / "runs")]
     if params.early_stopping:
         callbacks.append(EarlyStoppingCallback(params.early_stopping))
-    with batches.behind_features(model, encoded):
+    with frozen.stand_in(model, encoded.key):
         trainer = ClipTrainer(
             model,
             training_arguments(params, micro, folder / "checkpoints"),
@@ -229,10 +239,10 @@ def main() -> None:
     need(BASE / "config.json", ENCODED, SPLITS)
     logging.set_verbosity_error()
     encoded = batches.open_encoded(ENCODED)
-    if encoded.key == batches.CACHED and params.frozen != "feature_encoder":
+    if encoded.part and params.frozen not in COVERING[encoded.part]:
         raise StageError(
-            f"params.yaml: train.frozen: {params.frozen} cannot train the feature encoder behind its cached output; "
-            "set feature_encoder, or resample_encode.representation: input"
+            f"params.yaml: train.frozen: {params.frozen} cannot train the {encoded.part} behind its cached output; "
+            f"set {encoded.part}, or resample_encode.representation: input"
         )
     splits = read_table(SPLITS)
     split = batches.selection_split(splits)

@@ -93,3 +93,12 @@ def test_a_cut_clip_is_the_start_of_the_whole_clip(
     np.testing.assert_allclose(start, whole[: len(start)], atol=2e-3)
     assert len(whole) == pytest.approx(seconds * 16_000, abs=2)
     assert whole.dtype == np.float32
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "ULAW"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_are_libsndfile_s_own_floats(tmp_path: Path, subtype: str, channels: int) -> None:
+    samples = np.random.default_rng(0).uniform(-1, 1, (4_000, channels))
+    soundfile.write(tmp_path / "clip.wav", samples, 16_000, subtype=subtype)
+    own = soundfile.read(tmp_path / "clip.wav", dtype="float32", always_2d=True)[0].mean(axis=1)
+    np.testing.assert_array_equal(load(tmp_path / "clip.wav", 16_000), own)

@@ -1,7 +1,5 @@
 """Encoded clips as batches of tensors, whole or in windows."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +11,8 @@ import torch
 from datasets import Dataset, List, load_from_disk
 from transformers import AutoFeatureExtractor
 
+from stages.common import frozen
 from stages.common.stage import StageError
-
-CACHED = "extract_features"  # the column that holds a frozen feature encoder's output, by transformers' name for it
 
 
 class Encoded(NamedTuple):
@@ -24,41 +21,25 @@ class Encoded(NamedTuple):
     rows: Dataset
     labels: list[str]
     extractor: Any
-    key: str  # the column of features: the model's input (input_values, input_features), or CACHED
+    key: str  # the column of features: the model's input (input_values, input_features), or one of frozen.COLUMNS
 
     @property
     def input(self) -> str:
         """The name of the model's input."""
         return self.extractor.model_input_names[0]
 
-
-class Passed(torch.nn.Module):
-    """In place of a feature encoder whose output is already there: (batch, frames, channels) is only turned around."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return features.transpose(1, 2)
+    @property
+    def part(self) -> str | None:
+        """The part of the model whose output the features are; None where they are the model's input."""
+        return next((part for part, column in frozen.COLUMNS.items() if column == self.key), None)
 
 
 def open_encoded(folder: Path) -> Encoded:
     """Open the rows without reading them; float16 on disk comes out as float32."""
     rows = load_from_disk(folder).with_format("numpy")
     extractor = AutoFeatureExtractor.from_pretrained(folder)
-    key = CACHED if CACHED in rows.column_names else extractor.model_input_names[0]
-    return Encoded(rows, rows.features["label"].names, extractor, key)
-
-
-@contextmanager
-def behind_features(model: torch.nn.Module, encoded: Encoded) -> Iterator[None]:
-    """Let the model take what is encoded: where that is the feature encoder's output, the encoder steps aside."""
-    if encoded.key != CACHED:
-        yield
-        return
-    encoder = model.base_model.feature_extractor
-    model.base_model.feature_extractor = Passed()
-    try:
-        yield
-    finally:
-        model.base_model.feature_extractor = encoder
+    key = next((column for column in frozen.COLUMNS.values() if column in rows.column_names), None)
+    return Encoded(rows, rows.features["label"].names, extractor, key or extractor.model_input_names[0])
 
 
 def take(encoded: Encoded, splits: pd.DataFrame, split: str) -> Dataset:
@@ -79,23 +60,28 @@ def window_length(encoded: Encoded, model: torch.nn.Module, seconds: float | Non
     """Length of a window in samples, or in frames where the feature encoder's output is cached; None for whole clips.
 
     Raises:
-        StageError: the model takes spectrograms of one fixed size, or no clip is as long as the window.
+        StageError: the model takes spectrograms of one fixed size, the whole base model has seen the clips already, or
+            no clip is as long as the window.
     """
     if seconds is None:
         return None
-    if encoded.key != CACHED and not isinstance(encoded.rows.features[encoded.key], List):
+    if encoded.part == "base":
+        raise StageError(
+            f"params.yaml: {key}: the base model's output is of whole clips, which cannot be cut; set it to null"
+        )
+    if encoded.part is None and not isinstance(encoded.rows.features[encoded.key], List):
         raise StageError(
             f"params.yaml: {key}: {type(encoded.extractor).__name__} makes a spectrogram of one fixed length of each "
             "clip, which cannot be cut; set it to null, and resample_encode.max_seconds for shorter clips"
         )
     rate = encoded.extractor.sampling_rate
     window = round(seconds * rate)
-    if encoded.key == CACHED:
+    if encoded.part:
         window = int(model._get_feat_extract_output_lengths(window))
     chunks = encoded.rows.data.column(encoded.key).chunks
     longest = max(pc.max(pc.list_value_length(getattr(chunk, "storage", chunk))).as_py() for chunk in chunks)
     if window > longest:
-        told = longest * seconds / window if encoded.key == CACHED else longest / rate
+        told = longest * seconds / window if encoded.part else longest / rate
         raise StageError(
             f"params.yaml: {key}: {seconds} s is longer than every clip (at most {told:g} s); "
             "make it shorter, or null for whole clips"
@@ -145,7 +131,7 @@ def collate(encoded: Encoded, clips: list[tuple[np.ndarray, int]]) -> dict[str, 
     arrays, labels = zip(*clips)
     if len({array.shape for array in arrays}) == 1:
         tensors = {encoded.input: torch.from_numpy(np.stack(arrays))}
-    elif encoded.key == CACHED:
+    elif encoded.part:
         # The shortest sets the length: a mask would have to count samples, of which nothing is left here.
         frames = min(len(array) for array in arrays)
         tensors = {encoded.input: torch.from_numpy(np.stack([array[:frames] for array in arrays]))}

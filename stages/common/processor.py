@@ -1,0 +1,13 @@
+"""What the processor at hand can do."""
+
+import torch
+
+
+def device() -> str:
+    """Where a model runs: a GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def has_bf16() -> bool:
+    """Whether it multiplies in bf16; without such instructions bf16 is emulated and slower than fp32."""
+    return torch.cuda.is_bf16_supported() if device() == "cuda" else torch.cpu._is_avx512_bf16_supported()
