@@ -15,8 +15,8 @@ lint: $(VENV)/.installed-test
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
 
-bench: $(VENV)/.installed  ## what each setting saves of an epoch of training; writes benchmarks/README.md
-	$(IN_VENV) python -m benchmarks.train
+bench: $(VENV)/.installed-bench  ## what each setting saves, against the course; writes benchmarks/README.md
+	$(IN_VENV) python -m benchmarks
 
 setup: $(VENV)/.installed-test  ## everything a developer needs
 
@@ -28,4 +28,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(VENV)/bin/pip install --disable-pip-version-check --constraint constraints.txt '.[test]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(VENV)/bin/pip install --disable-pip-version-check --constraint constraints.txt '.[bench]'
 	@touch $@

@@ -1,99 +1,128 @@
-"""How long an epoch of GTZAN takes: the course's settings, and what each of ours saves. Side by side in one run.
+"""A run of GTZAN: the course's settings, and what each of ours saves."""
 
-A DistilHuBERT-shaped model with random weights takes optimizer steps on noise of GTZAN's shape: 899 clips of 30 s at
-16 kHz, 8 to a batch, 113 steps an epoch. A few steps are timed, the epoch is extrapolated from the fastest.
-
-Writes  benchmarks/README.md
-Run     make bench
-"""
-
-import argparse
-import os
 import time
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import HubertConfig, HubertForSequenceClassification
 
-from stages.common.batches import Passed
+from benchmarks.common import BATCH, CLIP_SECONDS, RATE, STEPS_PER_EPOCH, distilhubert
+from stages.common import frozen
 
-TABLE = Path(__file__).with_name("README.md")
-RATE, BATCH, STEPS_PER_EPOCH = 16_000, 8, 113  # 899 clips, 8 to a batch
-# What sets DistilHuBERT apart from HubertConfig's defaults (config.json of ntu-spml/distilhubert).
-DISTILHUBERT = {"num_hidden_layers": 2, "apply_spec_augment": False, "num_labels": 10}
+STEPS, CLIPS, TEST_CLIPS, EPOCHS = 2, 999, 100, 10
+MOST_TOLD = 4
 
 
 class Setting(NamedTuple):
     name: str
-    seconds: float
-    frozen: bool
-    cached: bool
-    bf16: bool
+    seconds: float = CLIP_SECONDS
+    frozen: str = "none"  # the part of the model that is not trained
+    cached: bool = False  # its output is there already
+    attention_dropout: float = 0.1  # as HuBERT has it
+    bf16: bool = False
 
 
 SETTINGS = [
-    Setting("the course: whole clips, all layers, fp32", 30, frozen=False, cached=False, bf16=False),
-    Setting("feature encoder frozen", 30, frozen=True, cached=False, bf16=False),
-    Setting("... its output cached", 30, frozen=True, cached=True, bf16=False),
-    Setting("frozen, windows of 10 s", 10, frozen=True, cached=False, bf16=False),
-    Setting("... its output cached", 10, frozen=True, cached=True, bf16=False),
-    Setting("... and bf16", 10, frozen=True, cached=True, bf16=True),
+    Setting("the course: whole clips, all layers, fp32"),
+    Setting("feature encoder frozen", frozen="feature_encoder"),
+    Setting("... its output cached", frozen="feature_encoder", cached=True),
+    Setting("... no dropout in attention", frozen="feature_encoder", cached=True, attention_dropout=0.0),
+    Setting("... bf16", frozen="feature_encoder", cached=True, attention_dropout=0.0, bf16=True),
+    Setting("... windows of 10 s: `presets/gtzan.yaml`", 10, "feature_encoder", True, 0.0, True),
+    Setting("the whole base frozen, its output cached", frozen="base", cached=True),
 ]
 
 
-def seconds_per_step(setting: Setting, steps: int, device: str) -> float:
-    """The fastest of some optimizer steps, in seconds, after one that is not counted."""
+def inputs_of(model: torch.nn.Module, setting: Setting, seconds: float, batch: int, device: str) -> torch.Tensor:
+    """Noise in the shape of what is encoded."""
+    samples = round(seconds * RATE)
+    if not setting.cached:
+        return torch.randn(batch, samples, device=device)
+    channels = model.config.conv_dim[-1] if setting.frozen == "feature_encoder" else model.config.hidden_size
+    return torch.randn(batch, int(model._get_feat_extract_output_lengths(samples)), channels, device=device)
+
+
+def seconds_of(setting: Setting, device: str) -> dict[str, Any]:
+    """Seconds that encoding a clip, a step of training and evaluating a clip take, and the step's largest operators."""
     torch.manual_seed(0)
-    model = HubertForSequenceClassification(HubertConfig(**DISTILHUBERT)).to(device).train()
-    if setting.frozen:
+    model = distilhubert(attention_dropout=setting.attention_dropout).to(device)
+    if setting.frozen != "none":
         model.freeze_feature_encoder()
-    inputs = torch.randn(BATCH, round(setting.seconds * RATE), device=device)
-    if setting.cached:
-        frames = int(model._get_feat_extract_output_lengths(inputs.shape[1]))
-        inputs = torch.randn(BATCH, frames, model.config.conv_dim[-1], device=device)
-        model.hubert.feature_extractor = Passed()
+        getattr(*frozen.find(model, setting.frozen)).requires_grad_(False)
+    column = frozen.COLUMNS[setting.frozen] if setting.cached else "input_values"
+    autocast = torch.autocast(device, torch.bfloat16, enabled=setting.bf16)
     labels = torch.arange(BATCH, device=device)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-5, fused=True)
-    times = []
-    for _ in tqdm(range(steps + 1), setting.name):
-        start = time.perf_counter()
-        with torch.autocast(device, torch.bfloat16, enabled=setting.bf16):
-            loss = cross_entropy(model(inputs).logits.float(), labels)
+
+    def encode() -> float:
+        part = getattr(*frozen.find(model.eval(), setting.frozen))
+        with torch.inference_mode(), autocast:
+            output = part(torch.randn(1, CLIP_SECONDS * RATE, device=device))
+        return float(output[0].sum())
+
+    def step(inputs: torch.Tensor) -> float:
+        with autocast:
+            loss = cross_entropy(model.train()(inputs).logits.float(), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        loss.item()
+        return loss.item()
+
+    def evaluate(inputs: torch.Tensor) -> float:
+        with torch.inference_mode(), autocast:
+            return model.eval()(inputs).logits.sum().item()
+
+    encoding = fastest(encode) if setting.cached else 0.0
+    with frozen.stand_in(model, column):
+        window = inputs_of(model, setting, setting.seconds, BATCH, device)
+        training, operators = fastest(lambda: step(window)), profile(lambda: step(window))
+        clip = inputs_of(model, setting, CLIP_SECONDS, 1, device)
+        evaluation = fastest(lambda: evaluate(clip))
+    return {"encode": encoding, "step": training, "evaluate": evaluation, "operators": operators}
+
+
+def fastest(function: Any) -> float:
+    """Seconds of the fastest call, after one that is not counted; it must wait for its own result."""
+    times = []
+    for _ in range(STEPS + 1):
+        start = time.perf_counter()
+        function()
         times.append(time.perf_counter() - start)
     return min(times[1:])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--steps", type=int, default=2)
-    options = parser.parse_args()
-    seconds = [seconds_per_step(setting, options.steps, options.device) for setting in SETTINGS]
-    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{os.cpu_count()} CPU cores"
-    lines = [
-        "# Benchmarks",
-        "",
-        f"An epoch of training, measured side by side on {where} by `make bench`: the fastest of {options.steps}",
-        f"optimizer steps on 8 clips, times {STEPS_PER_EPOCH}. Reading the clips and evaluating is not in it. The",
-        "ratios are what counts.",
-        "",
-        "| setting | seconds an epoch | times as fast as the course |",
-        "|---|---|---|",
-        *(
-            f"| {setting.name} | {own * STEPS_PER_EPOCH:.0f} | {seconds[0] / own:.1f} |"
-            for setting, own in zip(SETTINGS, seconds)
-        ),
+def profile(function: Any) -> str:
+    """The operators that took most of a call's own time, with their shares."""
+    with torch.profiler.profile() as profiler:
+        function()
+    own = {event.key: event.self_device_time_total or event.self_cpu_time_total for event in profiler.key_averages()}
+    largest = sorted(own, key=own.__getitem__, reverse=True)[:MOST_TOLD]
+    return ", ".join(f"{name.removeprefix('aten::')} {own[name] / sum(own.values()):.0%}" for name in largest)
+
+
+def measure(device: str) -> dict[str, Any]:
+    found = [seconds_of(setting, device) for setting in tqdm(SETTINGS, "train", unit="setting")]
+    epochs = [own["step"] * STEPS_PER_EPOCH for own in found]
+    runs = [
+        own["encode"] * CLIPS + EPOCHS * (epoch + own["evaluate"] * TEST_CLIPS) for own, epoch in zip(found, epochs)
     ]
-    TABLE.write_text("\n".join(lines) + "\n")
-    print(TABLE.read_text())
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        "title": "Training",
+        "text": f"DistilHuBERT's shape, random weights, noise. An epoch is {STEPS_PER_EPOCH} optimizer steps on "
+        f"{BATCH} clips, the fastest of {STEPS} times that. A run is {CLIPS} clips encoded by the part that is cached, "
+        f"and {EPOCHS} epochs, {TEST_CLIPS} whole clips evaluated after each, all times the fastest of {STEPS} single "
+        "clips. Decoding and reading are not in it.",
+        "header": ["setting", "epoch, seconds", "times as fast", "run, minutes", "times as fast", "profile of a step"],
+        "rows": [
+            [
+                setting.name,
+                f"{epoch:.0f}",
+                f"{epochs[0] / epoch:.1f}",
+                f"{run / 60:.0f}",
+                f"{runs[0] / run:.1f}",
+                own["operators"],
+            ]
+            for setting, epoch, run, own in zip(SETTINGS, epochs, runs, found)
+        ],
+    }
