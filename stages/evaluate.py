@@ -1,7 +1,7 @@
-"""Measure the finetuned model on the test split.
+"""Measure the finetuned model on the test split, and how far one gets without it.
 
-Reads   params.yaml: evaluate; models/finetuned/; data/encoded/; data/splits.csv; metrics/train/
-Writes  metrics/metrics.json: accuracy with its 95% interval, macro-F1, loss, and more per label
+Reads   params.yaml: evaluate; models/finetuned/; data/encoded/; data/splits.csv; data/raw/; metrics/train/
+Writes  metrics/metrics.json: accuracy with its 95% interval, macro-F1, loss, calibration, baselines, and more per label
         metrics/predictions.csv: clip, label, prediction, and a probability per label
         metrics/confusion.csv: actual, predicted, one row per clip, as `dvc plots` wants it
         metrics/result.png: the learning curves and the confusion matrix
@@ -25,12 +25,14 @@ from tqdm import tqdm
 from transformers import AutoModelForAudioClassification
 from transformers.utils import logging
 
-from stages.common import batches, frozen, pictures, processor, scores
-from stages.common.stage import Number, Section, load_params, need, run, whole
+from stages.common import batches, frozen, intervals, pictures, processor, scores
+from stages.common.baseline import baseline
+from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
 from stages.common.tables import read_table
 
 ENCODED = Path("data/encoded")
 SPLITS = Path("data/splits.csv")
+RAW = Path("data/raw")
 FINETUNED = Path("models/finetuned")
 METRICS = Path("metrics/metrics.json")
 PREDICTIONS = Path("metrics/predictions.csv")
@@ -56,37 +58,50 @@ def pieces(clips: batches.Clips, window: int | None) -> Iterator[tuple[int, tupl
 @torch.inference_mode()
 def predict(
     model: torch.nn.Module, encoded: batches.Encoded, clips: batches.Clips, window: int | None, batch_size: int
-) -> np.ndarray:
-    """Probabilities of each clip, the mean over its windows: float64, shape (clips, labels); rows sum to 1."""
+) -> tuple[np.ndarray, float]:
+    """Probabilities of each clip, the mean over its windows: float64, shape (clips, labels); rows sum to 1.
+
+    And the accuracy of the windows, each on its own.
+    """
     totals = np.zeros((len(clips), len(encoded.labels)))
+    right: list[bool] = []
     with tqdm(total=len(clips), desc="evaluate", unit="clip") as bar:
         # Only windows of one length share a batch: padding would make a clip's result depend on its neighbours.
         for _, alike in groupby(pieces(clips, window), key=lambda piece: piece[1][0].shape):
             while some := list(islice(alike, batch_size)):
                 rows, windows = zip(*some)
-                inputs = batches.collate(encoded, list(windows))[encoded.input].to(model.device)
-                probabilities = model(inputs).logits.double().softmax(-1)
-                np.add.at(totals, list(rows), probabilities.cpu().numpy())
+                inputs = batches.collate(encoded, list(windows))
+                logits = model(inputs[encoded.input].to(model.device)).logits.double().cpu()
+                np.add.at(totals, list(rows), logits.softmax(-1).numpy())
+                right += (logits.argmax(-1) == inputs["labels"]).tolist()
                 bar.update(rows[-1] + 1 - bar.n)
-    return totals / totals.sum(axis=1, keepdims=True)
+    return totals / totals.sum(axis=1, keepdims=True), float(np.mean(right))
 
 
-def measure(probabilities: np.ndarray, actual: np.ndarray, labels: list[str], selected_on: str) -> dict[str, Any]:
-    """The content of metrics.json. probabilities: float64 (clips, labels); actual: label ids, int64 (clips,).
+def measure(
+    probabilities: np.ndarray, actual: np.ndarray, groups: np.ndarray, labels: list[str], more: dict[str, Any]
+) -> dict[str, Any]:
+    """The content of metrics.json. What a person compares between runs are its numbers; `dvc exp show` skips its lists.
 
-    What a person compares between runs are its numbers; lists are for reading, and `dvc exp show` passes them over.
+    Args:
+        probabilities: float64 (clips, labels). actual: label ids, int64 (clips,).
+        groups: of the split, one per clip, shape (clips,).
+        more: what does not follow from these.
     """
     predicted = probabilities.argmax(axis=1)
     answers = {"predictions": predicted, "references": actual}
-    own = probabilities[np.arange(len(actual)), actual]
+    reliability = scores.reliability(probabilities, actual)
     return {
         **scores.Accuracy(keep_in_memory=True).compute(**answers),
         **scores.MacroF1(keep_in_memory=True).compute(**answers),
-        "loss": float(-np.log(own.clip(1e-12)).mean()),
+        **scores.of_probabilities(probabilities, actual),
+        "calibration_error": scores.calibration_error(reliability),
+        **more,
         "n": len(actual),
-        "selected_on": selected_on,
-        "accuracy_interval_95": scores.interval(int((predicted == actual).sum()), len(actual)),
+        "accuracy_interval_95": intervals.accuracy_interval(predicted == actual, groups),
+        "interval_of": "groups" if len(set(groups)) < len(groups) else "clips",
         "per_label": scores.per_label(actual, predicted, labels),
+        "reliability": reliability,
     }
 
 
@@ -101,31 +116,35 @@ def rounded(value: Any) -> Any:
 
 def main() -> None:
     params = load_params("evaluate", Params)
-    need(FINETUNED / "config.json", ENCODED, SPLITS, EPOCHS)
+    need(FINETUNED / "config.json", ENCODED, SPLITS, RAW / "clips.csv", EPOCHS)
     repeat(0, params.threads)
     logging.set_verbosity_error()
     encoded = batches.open_encoded(ENCODED)
+    if len(encoded.labels) < 2:
+        raise StageError(f"{ENCODED} has no label but {encoded.labels[0]}, which is always right; add clips of another")
     splits = read_table(SPLITS)
     rows = batches.take(encoded, splits, "test")
     model = AutoModelForAudioClassification.from_pretrained(FINETUNED, dtype=torch.float32)
     model.to(processor.device()).eval()
     window = batches.window_length(encoded, model, params.window_seconds, "evaluate.window_seconds")
     with frozen.stand_in(model, encoded.key):
-        probabilities = predict(model, encoded, batches.Clips(rows, encoded.key), window, params.batch_size)
+        clips = batches.Clips(rows, encoded.key)
+        probabilities, window_accuracy = predict(model, encoded, clips, window, params.batch_size)
     actual = np.array(rows["label"])
-    metrics = measure(probabilities, actual, encoded.labels, batches.selection_split(splits))
+    more = {} if window is None else {"window_accuracy": window_accuracy}
+    more["baseline"] = baseline(RAW, read_table(RAW / "clips.csv"), splits, params.threads)
+    more["selected_on"] = batches.selection_split(splits)
+    groups = splits[splits["split"] == "test"].set_index("clip").loc[rows["clip"], "group"].to_numpy()
+    metrics = measure(probabilities, actual, groups, encoded.labels, more)
     names = np.array(encoded.labels)
     outcome = pd.DataFrame(
         {"clip": rows["clip"], "label": names[actual], "prediction": names[probabilities.argmax(axis=1)]}
     )
-    with whole(PREDICTIONS) as file:
-        outcome.join(pd.DataFrame(probabilities.round(6), columns=encoded.labels)).to_csv(
-            file, index=False, lineterminator="\n"
-        )
-    with whole(CONFUSION) as file:
-        outcome.rename(columns={"label": "actual", "prediction": "predicted"})[["actual", "predicted"]].to_csv(
-            file, index=False, lineterminator="\n"
-        )
+    confusion = outcome.rename(columns={"label": "actual", "prediction": "predicted"})[["actual", "predicted"]]
+    outcome = outcome.join(pd.DataFrame(probabilities.round(6), columns=encoded.labels))
+    for path, table in ((PREDICTIONS, outcome), (CONFUSION, confusion)):
+        with whole(path) as file:
+            table.to_csv(file, index=False, lineterminator="\n")
     with whole(METRICS) as file:
         file.write_text(json.dumps(rounded(metrics), indent=2) + "\n")
     low, high = metrics["accuracy_interval_95"]
@@ -134,6 +153,7 @@ def main() -> None:
         epochs = pictures.read_epochs(EPOCHS)
         pictures.save_result(file, epochs, actual, probabilities.argmax(axis=1), encoded.labels, told)
     print(f"{METRICS}: {told}")
+    print("without the model: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics["baseline"].items()))
 
 
 if __name__ == "__main__":
