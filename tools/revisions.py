@@ -1,0 +1,88 @@
+"""What an experiment left behind, read from git: nothing is checked out."""
+
+import io
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stages.common.stage import StageError
+
+PREDICTIONS = "metrics/predictions.csv"
+SPLITS = Path("data/splits.csv")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints; None where it fails."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, encoding="utf-8")
+    except FileNotFoundError:
+        raise StageError("git is not installed; the results of experiments lie in it") from None
+    return done.stdout if done.returncode == 0 else None
+
+
+def experiments(everywhere: bool = False) -> dict[str, str]:
+    """DVC's experiments on HEAD, or on every commit with HEAD's going before: name to git commit."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        listed = Repo().experiments.ls(rev="HEAD", all_commits=everywhere)
+    except NotDvcRepoError:
+        return {}
+    head = (_git("rev-parse", "HEAD") or "").strip()
+    ordered = sorted(listed.items(), key=lambda item: item[0] == head)
+    return {name: commit for _, some in ordered for name, commit in some}
+
+
+def find(name: str) -> str:
+    """The git commit of a revision or an experiment.
+
+    Raises:
+        StageError: there is none of that name.
+    """
+    commit = None if name.startswith("-") else _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    commit = commit.strip() if commit else experiments(everywhere=True).get(name)
+    if commit is None:
+        raise StageError(f"{name} is no file, git revision or experiment; see git log and dvc exp list --all-commits")
+    return commit
+
+
+def show(name: str, path: str) -> str:
+    """A file of the project as a revision or an experiment has it.
+
+    Raises:
+        StageError: there is no such revision, or it does not have the file.
+    """
+    # A path after ./ is one from here, and not from the top of a repo of which the project is a folder.
+    text = _git("show", f"{find(name)}:./{path}")
+    if text is None:
+        raise StageError(f"{name} does not have {path}; was the pipeline run there, and the file committed?")
+    return text
+
+
+def read_predictions(source: str) -> pd.DataFrame:
+    """Columns label and prediction, indexed by clip, text; of a file, a git revision or an experiment.
+
+    Raises:
+        StageError: there is none, or it is not a table of predictions, or it lists a clip twice.
+    """
+    file = source if Path(source).is_file() else io.StringIO(show(source, PREDICTIONS))
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)[["clip", "label", "prediction"]].set_index("clip")
+    except (KeyError, ValueError):
+        raise StageError(f"{source}: its predictions need the columns clip, label and prediction") from None
+    if not table.index.is_unique:
+        raise StageError(f"{source}: clip {table.index[table.index.duplicated()][0]} is listed twice; keep one line")
+    if table.empty:
+        raise StageError(f"{source}: it has no clips; run dvc repro there")
+    return table
+
+
+def groups_of(clips: pd.Index) -> np.ndarray | None:
+    """The groups of clips by the workspace's data/splits.csv; None where it does not list them all."""
+    if not SPLITS.is_file():
+        return None
+    groups = pd.read_csv(SPLITS, dtype=str, keep_default_na=False).set_index("clip")["group"]
+    return groups.reindex(clips).to_numpy() if clips.isin(groups.index).all() else None
