@@ -59,9 +59,8 @@ def verdict(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None) ->
         told = f"{100 * difference:+.1f} points (95% {100 * low:z.1f} to {100 * high:z.1f}; {tested})"
         return f"A and B are not to be told apart: B less A is {told}"
     word, near, far = ("better", low, high) if difference > 0 else ("worse", -high, -low)
-    return (
-        f"B is {word} than A by {100 * abs(difference):.1f} points (95% {100 * near:.1f} to {100 * far:.1f}; {tested})"
-    )
+    told = f"{100 * abs(difference):.1f} points (95% {100 * near:.1f} to {100 * far:.1f}; {tested})"
+    return f"B is {word} than A by {told}"
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def spectrum(samples: np.ndarray) -> np.ndarray:
 
 
 def spectra(paths: list[Path], threads: int | None) -> np.ndarray:
-    """The `spectrum` of every file: float32 (files, 2 * BANDS). threads: None takes all cores; the result is the same."""
+    """The `spectrum` of every file: float32 (files, 2 * BANDS). threads: None takes all; the result is the same."""
     with ThreadPoolExecutor(threads) as pool:
         rows = pool.map(lambda path: spectrum(audio.load(path, RATE, SECONDS)), paths)
         return np.stack(list(tqdm(rows, "baseline", len(paths), unit="clip")))
