@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import set_params
+from conftest import error_of, set_params
 from transformers import AutoModelForAudioClassification, pipeline
 
 from stages.common import audio, batches, scores
@@ -13,9 +13,13 @@ from stages.common.tables import read_table
 from stages.evaluate import main, measure
 
 
+def labels_of(table: pd.DataFrame) -> list[str]:
+    return list(table.columns[3:])
+
+
 def test_predictions_agree_with_pipeline_on_the_published_model(finished: Path) -> None:
     table = pd.read_csv(finished / "metrics/predictions.csv").set_index("clip")
-    labels = list(table.columns[2:])
+    labels = labels_of(table.reset_index())
     np.testing.assert_allclose(table[labels].sum(axis=1), 1.0, atol=1e-4)
     assert (table[labels].idxmax(axis=1) == table["prediction"]).all()
     classify = pipeline("audio-classification", model=str(finished / "models/published"), top_k=len(labels))
@@ -35,6 +39,16 @@ def test_metrics_are_those_of_the_predictions(finished: Path) -> None:
     assert metrics["accuracy"] == pytest.approx((table["label"] == table["prediction"]).mean())
     assert metrics["loss"] == pytest.approx(-np.log(own).mean(), abs=1e-3)
     assert metrics["selected_on"] == "validation"
+    numbers = table[table.columns[3:]].to_numpy()
+    actual = np.array([labels_of(table).index(label) for label in table["label"]])
+    assert metrics["calibration_error"] == pytest.approx(
+        scores.calibration_error(scores.reliability(numbers, actual)), abs=1e-4
+    )
+    assert sum(row["n"] for row in metrics["reliability"]) == metrics["n"]
+    assert metrics["top_2_accuracy"] >= metrics["accuracy"]
+    assert set(metrics["baseline"]) == {"majority", "spectrum"}
+    assert metrics["interval_of"] == "clips"
+    assert "window_accuracy" not in metrics
     assert [row["label"] for row in metrics["per_label"]] == sorted(set(table["label"]))
     confusion = pd.read_csv(finished / "metrics/confusion.csv")
     assert confusion["actual"].tolist() == table["label"].tolist()
@@ -58,15 +72,24 @@ def test_windows_of_a_clip_are_averaged(copied: Path) -> None:
         with torch.no_grad():
             own = torch.stack([model(piece).logits[0].softmax(-1) for piece in pieces]).mean(dim=0)
         np.testing.assert_allclose(numbers[row], own, atol=1e-5)
+    pieces = [(torch.tensor(piece)[None], label) for array, label in clips for piece in batches.cut(array, 4800)]
+    with torch.no_grad():
+        right = [int(model(piece).logits.argmax()) == label for piece, label in pieces]
+    metrics = json.loads(Path("metrics/metrics.json").read_text())
+    assert metrics["window_accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
 
 
 def test_measure_against_numbers_worked_out_by_hand() -> None:
     probabilities = np.array([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9], [0.7, 0.3]])
-    metrics = measure(probabilities, np.array([0, 0, 1, 1]), ["x", "y"], "test")
+    metrics = measure(probabilities, np.array([0, 0, 1, 1]), np.arange(4), ["x", "y"], {"selected_on": "test"})
     assert metrics["accuracy"] == 0.75
     assert metrics["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert metrics["loss"] == pytest.approx(-np.log([0.8, 0.6, 0.9, 0.3]).mean())
+    assert metrics["top_2_accuracy"] == 1.0
+    # Bins: 0.6; 0.7, wrong; 0.8; 0.9.
+    assert metrics["calibration_error"] == pytest.approx((0.4 + 0.7 + 0.2 + 0.1) / 4)
     assert metrics["selected_on"] == "test"
+    assert metrics["interval_of"] == "clips"
     assert metrics["per_label"][1] == {
         "label": "y",
         "precision": 1.0,
@@ -74,9 +97,14 @@ def test_measure_against_numbers_worked_out_by_hand() -> None:
         "f1": pytest.approx(2 / 3),
         "n": 2,
     }
+    grouped = measure(probabilities, np.array([0, 0, 1, 1]), np.array(["1", "1", "2", "3"]), ["x", "y"], {})
+    assert grouped["interval_of"] == "groups"
+    assert grouped["accuracy_interval_95"] < metrics["accuracy_interval_95"]
 
 
-def test_the_course_s_083_of_100_clips_means_074_to_089() -> None:
-    assert [round(bound, 2) for bound in scores.interval(83, 100)] == [0.74, 0.89]
-    assert scores.interval(0, 10)[0] == 0.0
-    assert scores.interval(10, 10)[1] == 1.0
+def test_a_single_label_is_refused(copied: Path) -> None:
+    path = Path("data/encoded/dataset_info.json")
+    info = json.loads(path.read_text())
+    info["features"]["label"]["names"] = ["blues"]
+    path.write_text(json.dumps(info))
+    assert "data/encoded has no label but blues" in error_of(main)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,13 @@ def test_the_card_says_what_was_measured_and_what_it_does_not_mean(finished: Pat
     assert results["accuracy"].task_type == card.data.pipeline_tag == "audio-classification"
     assert f"**{results['accuracy'].metric_value:.3f}**" in card.text
     assert "says nothing about" in card.text
-    assert "chosen on the validation clips" in card.text.replace("\n", " ")
+    flat = card.text.replace("\n", " ")
+    assert "chosen on the validation clips, not on the test clips" in flat
+    assert "The interval is over clips" in flat
+    baseline = json.loads((finished / "metrics/metrics.json").read_text())["baseline"]
+    assert f"Always answering the commonest label would get {baseline['majority']:.3f}; a logistic regression" in flat
+    assert f"trained on the same clips, gets {baseline['spectrum']:.3f}." in flat
+    assert "0 of the 10 test clips whose bytes" in flat
     assert "| epoch | eval accuracy | eval loss | train loss |\n|---|---|---|---|\n| 1 | " in card.text
     assert "| learning_rate | " in card.text
     assert "| blues | " in card.text
@@ -41,6 +48,20 @@ def test_choosing_the_epoch_on_test_is_admitted(copied: Path) -> None:
     path.write_text(path.read_text().replace('"selected_on": "validation"', '"selected_on": "test"'))
     main()
     assert "the accuracy above is optimistic" in Path("models/published/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "told"),
+    [(0.93, "does not beat the better of the two"), (0.1, "does not beat these baselines"), (0.94, None)],
+)
+def test_the_card_admits_where_something_simpler_is_as_good(copied: Path, accuracy: float, told: str | None) -> None:
+    path = Path("metrics/metrics.json")
+    changed = {"accuracy": accuracy, "baseline": {"majority": 0.1, "spectrum": 0.93}, "interval_of": "groups"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    main()
+    card = Path("models/published/README.md").read_text()
+    assert told in card if told else "does not beat" not in card
+    assert "The interval is over groups: clips that share bytes" in card
 
 
 @pytest.mark.parametrize("name", ["my model", "my--model", ".x", "x.", "a/b/c", ""])
