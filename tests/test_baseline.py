@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import soundfile
 from conftest import tone, write_clips
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.common.baseline import BANDS, FRAME, RATE, baseline, spectra, spectrum
@@ -22,6 +22,7 @@ def listed(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return clips, clips[["clip"]].assign(split=np.where(place % 4 == 1, "test", "train"))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3 * FRAME))
 def test_a_clip_of_any_length_has_a_spectrum(length: int) -> None:
     found = spectrum(tone(1, RATE)[:length])

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
@@ -41,6 +41,7 @@ def test_the_course_s_083_of_100_clips_means_074_to_089() -> None:
     assert accuracy_interval(right[:83], None)[1] == 1.0
 
 
+@settings(deadline=None)
 @given(rights)
 def test_without_groups_it_is_wilson_s(right: np.ndarray) -> None:
     wilson = binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
@@ -48,6 +49,7 @@ def test_without_groups_it_is_wilson_s(right: np.ndarray) -> None:
         assert accuracy_interval(right, groups) == pytest.approx((wilson.low, wilson.high), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(rights, st.randoms(use_true_random=False))
 def test_groups_only_widen_it_and_it_holds_the_accuracy(right: np.ndarray, random: object) -> None:
     groups = np.array([random.randrange(8) for _ in right])
@@ -107,6 +109,7 @@ def test_the_difference_s_bounds_are_where_the_score_test_turns() -> None:
         assert abs(score) == pytest.approx(1.96, abs=1e-3)
 
 
+@settings(deadline=None)
 @given(pairs)
 def test_a_difference_s_interval_holds_it_and_turns_with_the_models(pairs: np.ndarray) -> None:
     first, second = pairs.T

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -15,6 +15,7 @@ def answers(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return raw / raw.sum(axis=1, keepdims=True), draw(arrays(int, shape[0], elements=st.integers(0, shape[1] - 1)))
 
 
+@settings(deadline=None)
 @given(answers())
 def test_the_bins_hold_every_clip_once_and_the_error_is_a_share(answers: tuple[np.ndarray, np.ndarray]) -> None:
     probabilities, actual = answers
@@ -46,6 +47,7 @@ def test_who_is_sure_and_right_is_calibrated_and_who_is_sure_and_wrong_is_not() 
     assert scores.calibration_error(scores.reliability(sure, np.array([1, 2, 0]))) == 1
 
 
+@settings(deadline=None)
 @given(answers())
 def test_two_guesses_are_at_least_as_good_as_one(answers: tuple[np.ndarray, np.ndarray]) -> None:
     probabilities, actual = answers

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import dvc, error_of, git
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -85,6 +85,7 @@ def test_groups_that_err_together_tell_less() -> None:
     assert "240 clips in 24 groups, which McNemar's test does not know" in told
 
 
+@settings(deadline=None)
 @given(st.tuples(*[st.integers(0, 30)] * 4).filter(any))
 def test_the_verdict_and_mcnemar_do_not_contradict_each_other(counts: tuple[int, int, int, int]) -> None:
     told = verdict(*arrays(*counts), None)
