@@ -1,10 +1,12 @@
 """Measure the finetuned model on the test split, and how far one gets without it.
 
-Reads   params.yaml: evaluate; models/finetuned/; data/encoded/; data/splits.csv; data/raw/; metrics/train/
+Reads   params.yaml: evaluate; models/finetuned/; data/encoded/; data/splits.csv; data/raw/; metrics/train/;
+        metrics/split.json
 Writes  metrics/metrics.json: accuracy with its 95% interval, macro-F1, loss, calibration, baselines, and more per label
         metrics/predictions.csv: clip, label, prediction, and a probability per label
         metrics/confusion.csv: actual, predicted, one row per clip, as `dvc plots` wants it
         metrics/result.png: the learning curves and the confusion matrix
+        metrics/report.html: a report to look at, with the worst errors to listen to
 Run     python -m stages.evaluate (as a script it would hide the library of the same name)
 """
 
@@ -25,7 +27,7 @@ from tqdm import tqdm
 from transformers import AutoModelForAudioClassification
 from transformers.utils import logging
 
-from stages.common import batches, frozen, intervals, pictures, processor, scores
+from stages.common import batches, frozen, intervals, pictures, processor, report, scores
 from stages.common.baseline import baseline
 from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
 from stages.common.tables import read_table
@@ -38,6 +40,8 @@ METRICS = Path("metrics/metrics.json")
 PREDICTIONS = Path("metrics/predictions.csv")
 CONFUSION = Path("metrics/confusion.csv")
 PICTURE = Path("metrics/result.png")
+REPORT = Path("metrics/report.html")
+SPLIT = Path("metrics/split.json")
 EPOCHS = Path("metrics/train")
 
 
@@ -116,7 +120,7 @@ def rounded(value: Any) -> Any:
 
 def main() -> None:
     params = load_params("evaluate", Params)
-    need(FINETUNED / "config.json", ENCODED, SPLITS, RAW / "clips.csv", EPOCHS)
+    need(FINETUNED / "config.json", ENCODED, SPLITS, RAW / "clips.csv", EPOCHS, SPLIT)
     repeat(0, params.threads)
     logging.set_verbosity_error()
     encoded = batches.open_encoded(ENCODED)
@@ -149,9 +153,12 @@ def main() -> None:
         file.write_text(json.dumps(rounded(metrics), indent=2) + "\n")
     low, high = metrics["accuracy_interval_95"]
     told = f"accuracy {metrics['accuracy']:.3f} ({low:.2f} to {high:.2f}) on {metrics['n']} test clips"
+    epochs = pictures.read_epochs(EPOCHS)
     with whole(PICTURE) as file:
-        epochs = pictures.read_epochs(EPOCHS)
         pictures.save_result(file, epochs, actual, probabilities.argmax(axis=1), encoded.labels, told)
+    with whole(REPORT) as file:
+        split = json.loads(SPLIT.read_text())
+        report.write_report(file, rounded(metrics), split, epochs, outcome, RAW)
     print(f"{METRICS}: {told}")
     print("without the model: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics["baseline"].items()))
 
