@@ -167,7 +167,7 @@ def test_numbers_and_words_are_those_of_the_result(example: tuple[Path, dict[str
     text = " ".join(Page(example[0].read_text(encoding="utf-8")).text.split())
     assert "6 of 20 test clips got their own label: accuracy 0.300." in text
     assert "0.20 to 0.40 (95% interval, over groups of clips that belong together)" in text
-    assert "no more than what statistics of the spectrum alone tell (0.350)" in text
+    assert "That is less than what statistics of the spectrum alone tell (0.350)" in text
     assert "epoch 2, the first of those with the highest accuracy on the validation clips" in text
     assert "every byte 1 of 20" in text
     assert "artist 2 of 19; of 1 it is not known" in text
