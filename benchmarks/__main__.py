@@ -1,7 +1,8 @@
 """What the project claims about speed, as ratios measured side by side in one run on generated audio.
 
-`make bench` measures all but learning, which takes an hour and is asked for by name: `python -m benchmarks learning`.
-What is measured goes into benchmarks/results/, and all that is there into benchmarks/README.md.
+`make bench` measures all but what the settings do to the accuracy, which takes an hour and is asked for by name:
+`python -m benchmarks composed real`. What is measured goes into benchmarks/results/, and all that is there into
+benchmarks/README.md.
 """
 
 import argparse
@@ -22,13 +23,14 @@ MEASURED = {
     "evaluate": evaluate.measure,
     "repro": repro.measure,
     "growth": growth.measure,
-    "learning": learning.measure,
+    "composed": learning.composed,
+    "real": learning.real,
 }
 HEAD = """# Benchmarks
 
 Measured side by side, each table in one run: the ratios are what counts. `make bench` measures again (on two cores it
-takes 20 minutes and 6 GB of disk; the course's side of encoding needs FFmpeg), `python -m benchmarks learning` the last
-table (an hour and more), `python -m benchmarks --device cuda` on a GPU.
+takes 20 minutes and 6 GB of disk; the course's side of encoding needs FFmpeg), `python -m benchmarks composed real` the
+last two tables (an hour), `python -m benchmarks --device cuda` on a GPU.
 """
 
 
@@ -44,11 +46,11 @@ def as_markdown(section: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", choices=[*MEASURED, []], help="all but learning if none")
+    parser.add_argument("names", nargs="*", choices=[*MEASURED, []], help="all but composed and real if none")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
-    for name in options.names or [name for name in MEASURED if name != "learning"]:
+    for name in options.names or [*MEASURED][:-2]:
         section = MEASURED[name](options.device) | {"where": where(options.device)}
         (RESULTS / f"{name}.{options.device}.json").write_text(json.dumps(section, indent=2) + "\n")
         print(as_markdown(section), flush=True)
