@@ -1,7 +1,7 @@
 """Fetch what the pipeline starts from: the labelled clips (`dataset`) and the base model (`model`).
 
 Reads   params.yaml: download.dataset, download.model
-Writes  data/raw/     audio/<label>/<clip>.<ext>, clips.csv, rejected.csv, source.json
+Writes  data/raw/     audio/<label>/<clip>.<ext>, clips.csv, repetitions.csv, rejected.csv, source.json
         models/base/  a Transformers checkpoint with its preprocessor config, source.json
 Run     python -m stages.download dataset
         python -m stages.download model
@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from tqdm import tqdm
 
-from stages.common import audio, base_models, clip_sources
+from stages.common import audio, base_models, clip_sources, fingerprints
 from stages.common.stage import StageError, load_params, run, whole
 
 RAW = Path("data/raw")
@@ -98,6 +98,15 @@ def md5(file: Path) -> str:
         return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+def find_repetitions(raw: Path, clips: list[dict[str, Any]], search: bool) -> list[dict[str, Any]]:
+    """The rows of repetitions.csv: the clips that share their recording with another, and its number."""
+    files, sha256s = [raw / clip["path"] for clip in clips], [clip["sha256"] for clip in clips]
+    numbers = fingerprints.number_recordings(files, sha256s, search)
+    where = "in the audio" if search else "among the files' bytes alone, as download.dataset.find_repetitions says"
+    print(f"{len(numbers)} clips repeat another ({len(set(numbers.values()))} recordings), looked for {where}")
+    return [{"clip": clips[i]["clip"], "recording": number} for i, number in sorted(numbers.items())]
+
+
 def tell(rejected: list[tuple[str, str]]) -> None:
     """Print the rejected files: all reasons, and of each no more files than a person reads."""
     by_reason: dict[str, list[str]] = {}
@@ -137,6 +146,8 @@ def download_dataset() -> None:
         tell(rejected)
         check_usable(clips, unusable, params.max_rejected)
         write_csv(folder / "clips.csv", list(clips[0]), clips)
+        repetitions = find_repetitions(folder, clips, params.find_repetitions)
+        write_csv(folder / "repetitions.csv", ["clip", "recording"], repetitions)
         write_csv(folder / "rejected.csv", ["file", "reason"], [{"file": f, "reason": r} for f, r in rejected])
         (folder / "source.json").write_text(json.dumps(fetched.origin, indent=2) + "\n")
     labels = len({clip["label"] for clip in clips})

@@ -1,6 +1,6 @@
 """Assign every clip to train, validation or test, and count what the splits share.
 
-Reads   params.yaml: split; data/raw/clips.csv, rejected.csv; data/tables/
+Reads   params.yaml: split; data/raw/clips.csv, rejected.csv, repetitions.csv; data/tables/
 Writes  data/splits.csv: clip, label, split, group
         metrics/split.json: clips per split and label, leakage
 Run     python -m stages.split
@@ -11,16 +11,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-import networkx
 import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from stages.common.groups import connect, look_into, read_groups
 from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
 from stages.common.tables import read_table
 
 CLIPS = Path("data/raw/clips.csv")
 REJECTED = Path("data/raw/rejected.csv")
+REPETITIONS = Path("data/raw/repetitions.csv")
 SPLITS = Path("data/splits.csv")
 REPORT = Path("metrics/split.json")
 SPLIT_NAMES = ("train", "validation", "test")
@@ -30,70 +31,31 @@ FINEST_FOLD = 20  # a share is made of whole folds: 0.1 is one fold of ten, 0.15
 class Params(Section):
     method: Literal["random", "stratified", "grouped", "published"]
     seed: int = Field(ge=0, lt=2**32)
-    test: Number = Field(gt=0, lt=1)  # share of the clips; a published split has its own
+    test: Number = Field(gt=0, lt=1)  # share of the clips; a published split has its own, and so has a fold
     validation: Number = Field(ge=0, lt=1)
+    folds: int | None = Field(None, ge=2)  # cross-validation: test is one of so many folds, each clip in one of them
+    fold: int = Field(0, ge=0)  # which one
     groups: dict[str, str] = {}  # what clips can share, such as an artist -> a CSV with the columns clip and that name
     published: str | None = None  # a CSV with the columns clip and split
 
     @model_validator(mode="after")
     def _fits(self) -> "Params":
-        if self.test + self.validation >= 1:
+        if self.share + self.validation >= 1:
             raise ValueError("test and validation leave nothing to train on")
-        if self.method == "grouped" and not self.groups:
-            raise ValueError("method grouped needs groups, such as artist: data/tables/gtzan_artists.csv")
+        if "recording" in self.groups:
+            raise ValueError("groups: recording is found in the audio; name the column of your table otherwise")
+        if self.folds and self.method not in ("stratified", "grouped"):
+            raise ValueError(f"folds needs method stratified or grouped, not {self.method}; set folds: null")
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"fold {self.fold} is none of folds: {self.folds}; the first fold is 0")
         if self.method == "published" and not self.published:
             raise ValueError("method published needs published: a CSV with the columns clip and split")
         return self
 
-
-def look_into(key: str, path: str, columns: list[str]) -> pd.Series:
-    """The second column of a person's CSV as text, indexed by the first, which is clip; NaN for an empty cell.
-
-    Raises:
-        StageError: the file or a column is missing, or a clip is listed twice.
-    """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])[columns]
-    except UnicodeDecodeError:
-        raise StageError(f"params.yaml: split.{key}: {path} is not UTF-8; save it as UTF-8") from None
-    except OSError:
-        raise StageError(f"params.yaml: split.{key}: no file {path}") from None
-    except (KeyError, pd.errors.ParserError, pd.errors.EmptyDataError):
-        raise StageError(f"params.yaml: split.{key}: {path} needs the columns {' and '.join(columns)}") from None
-    table = table.dropna(subset="clip").set_index("clip")[columns[1]]
-    if not table.index.is_unique:
-        raise StageError(f"{path}: clip {table.index[table.index.duplicated()][0]} is listed twice; keep one line")
-    return table
-
-
-def read_groups(groups: dict[str, str], clips: pd.DataFrame) -> pd.DataFrame:
-    """What clips can share: one text column per kind, one row per clip, NaN where it is not known.
-
-    The kind `bytes` is always there: two clips of the same content are one recording under two names.
-
-    Raises:
-        StageError: tables of which none knows a clip, so that they would group nothing.
-    """
-    table = pd.DataFrame({"bytes": clips["sha256"].to_numpy()}, index=pd.Index(clips["clip"]))
-    for kind, path in groups.items():
-        table[kind] = look_into(f"groups.{kind}", path, ["clip", kind]).reindex(table.index)
-    if groups and table[list(groups)].isna().all(axis=None):
-        paths = ", ".join(groups.values())
-        raise StageError(
-            f"params.yaml: split.groups: {paths} know none of the clips, such as {table.index[0]}; "
-            f"name them as {CLIPS} does"
-        )
-    return table
-
-
-def connect(groups: pd.DataFrame) -> np.ndarray:
-    """Number the groups of clips that share anything, directly or over another clip: int64, shape (clips,)."""
-    graph = networkx.Graph()
-    graph.add_nodes_from(groups.index)
-    for kind in groups:
-        graph.add_edges_from((clip, (kind, name)) for clip, name in groups[kind].dropna().items())
-    number = {node: i for i, part in enumerate(networkx.connected_components(graph)) for node in part}
-    return np.array([number[clip] for clip in groups.index])
+    @property
+    def share(self) -> float:
+        """The test clips' share of all."""
+        return 1 / self.folds if self.folds else self.test
 
 
 def take_random(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -117,18 +79,25 @@ def take_stratified(rows: np.ndarray, share: float, seed: int, labels: np.ndarra
 
 
 def take_grouped(rows: np.ndarray, share: float, seed: int, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    folds = Fraction(share).limit_denominator(FINEST_FOLD)
+    # Fewer clips make coarser folds.
+    finest = min(FINEST_FOLD, len(set(groups[rows])), int(pd.Series(labels[rows]).value_counts().max()))
+    folds = Fraction(share).limit_denominator(finest)
     if not 0 < folds < 1:
-        raise StageError(f"split: a grouped share must lie between 1/{FINEST_FOLD} and {FINEST_FOLD - 1}/{FINEST_FOLD}")
-    if len(set(groups[rows])) < folds.denominator:
-        raise StageError(f"split: {len(set(groups[rows]))} groups cannot be cut into {folds.denominator}; add clips")
-    cut = StratifiedGroupKFold(folds.denominator, shuffle=True, random_state=seed)
-    parts = [rows[test] for _, test in cut.split(rows, labels[rows], groups[rows])]
+        raise StageError(f"split: a grouped share must lie between 1/{finest} and {finest - 1}/{finest}; or add clips")
+    parts = cut(rows, folds.denominator, seed, labels, groups)
     # Large groups make uneven folds; those that mix the labels as the whole does come first.
     parts.sort(key=lambda part: _imbalance(labels[part], labels[rows], folds.denominator))
     return np.concatenate(parts[: folds.numerator])
+
+
+def cut(rows: np.ndarray, folds: int, seed: int, labels: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
+    """Rows in folds that mix the labels alike; no group is in two of them."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(set(groups[rows])) < folds:
+        raise StageError(f"split: {len(set(groups[rows]))} groups cannot be cut into {folds}; add clips")
+    folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return [rows[test] for _, test in folding.split(rows, labels[rows], groups[rows])]
 
 
 def _imbalance(part: np.ndarray, whole: np.ndarray, folds: int) -> float:
@@ -144,12 +113,16 @@ def assign(clips: pd.DataFrame, groups: np.ndarray, params: Params) -> np.ndarra
         "grouped": lambda *args: take_grouped(*args, labels, groups),
     }[params.method]
     rows = np.arange(len(clips))
+    together = groups if params.method == "grouped" else rows
     split = np.full(len(clips), "train", dtype=object)
     try:
-        split[take(rows, params.test, params.seed)] = "test"
+        if params.folds:
+            split[cut(rows, params.folds, params.seed, labels, together)[params.fold]] = "test"
+        else:
+            split[take(rows, params.test, params.seed)] = "test"
         if params.validation:
             rest = rows[split == "train"]
-            split[take(rest, params.validation / (1 - params.test), params.seed)] = "validation"
+            split[take(rest, params.validation / (1 - params.share), params.seed)] = "validation"
     except ValueError as error:
         told = " ".join(str(error).split()).rstrip(".")
         raise StageError(f"split.{params.method}: {told}; change the shares, or add clips") from None
@@ -210,10 +183,10 @@ def check_labels(labels: pd.Series, splits: pd.DataFrame) -> None:
 
 def main() -> None:
     params = load_params("split", Params)
-    need(CLIPS, REJECTED)
+    need(CLIPS, REJECTED, REPETITIONS)
     clips = read_table(CLIPS)
     rejected = {Path(file).stem for file in read_table(REJECTED)["file"]}
-    groups = read_groups(params.groups, clips)
+    groups = read_groups(params.groups, clips["clip"], read_table(REPETITIONS))
     clips["group"] = connect(groups)
     if params.method == "published":
         clips["split"] = look_up(clips, rejected, params.published)
@@ -222,9 +195,8 @@ def main() -> None:
     listed = clips["split"].notna().to_numpy()
     splits = clips.loc[listed, ["clip", "label", "split", "group"]]
     check_labels(clips["label"], splits)
-    report = {"method": params.method, "seed": params.seed} | count(
-        splits, groups[listed], left_out=int((~listed).sum())
-    )
+    report = params.model_dump(include={"method", "seed"} | ({"folds", "fold"} if params.folds else set()))
+    report |= count(splits, groups[listed], left_out=int((~listed).sum()))
     with whole(SPLITS) as file:
         splits.to_csv(file, index=False, lineterminator="\n")
     with whole(REPORT) as file:

@@ -48,6 +48,7 @@ class Candidate(NamedTuple):
 class _Source(Section):
     max_rejected: Number = Field(ge=0, le=1)
     originals: str | None = None  # a CSV with the columns clip and md5, to compare the files with; never an error
+    find_repetitions: bool = True  # in the audio; false: only files of the same bytes are found
 
 
 class Procedural(_Source):
