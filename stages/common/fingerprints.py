@@ -7,8 +7,8 @@ coincide at one shift in time, and far more than at any other, or else clips of 
 Found: the same recording at another level, moment, length, sampling rate or codec. Not found: another speed or pitch,
 another performance, excerpts with little in common, sounds without events, such as a steady tone or a metronome.
 
-No library does it with pip alone: pyacoustid needs the system's Chromaprint; pydejavu, pylastfp and qfp are no longer
-kept; shazamio-core makes fingerprints for a web service and compares none.
+No well-kept library does it with pip alone: pyacoustid needs the system's Chromaprint; pydejavu, pylastfp and qfp had
+no release in years, audfprint2 is at 0.1; shazamio-core makes fingerprints for a web service and compares none.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ PEAKS_PER_SECOND = 40
 FAN = 4  # later peaks that each peak is paired with
 FARTHEST = 63  # frames and bands between the two
 MOST_HASHES = 20_000_000  # in the index, 0.6 GB; of a larger data set every second, third ... hash is taken
-COMMON = 64  # a hash that occurs more often tells nothing
+COMMON = 64  # places of one hash that are looked at, the first ones: what most clips have tells little
 ROUGHLY = 8  # frames to which two clips' shift is first told
 FEWEST_HASHES, HASH_SHARE = 6, 0.01  # in common at one shift, of the shorter clip's: worth a closer look
 
@@ -99,7 +99,7 @@ def find_peaks(samples: np.ndarray) -> np.ndarray:
         return np.empty((0, 2), np.int32)
     frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
     level = np.abs(np.fft.rfft(frames * np.hanning(WINDOW).astype(np.float32)))[:, 1:-1]
-    level = np.log(np.maximum(level, level.max() * FLOOR))
+    level = np.log(np.maximum(level, max(level.max() * FLOOR, np.finfo(np.float32).tiny)))
     # Less each band's mean: what equalisers and codecs do to a band is gone, and so are steady tones.
     level -= level.mean(axis=0)
     frame, band = np.nonzero((maximum_filter(level, 2 * REACH + 1) == level) & (level > RISE))
@@ -141,14 +141,14 @@ def find_candidates(peaks: list[np.ndarray]) -> Iterator[tuple[int, int]]:
     span = 2 * (LONGEST * RATE // HOP // ROUGHLY + 1)
     for clip, (own, own_frames) in enumerate(tqdm(pairs, "compare", unit="clip")):
         starts, stops = np.searchsorted(index, own, "left"), np.searchsorted(index, own, "right")
-        telling = stops - starts <= COMMON
-        ones, others = expand(starts[telling], stops[telling])
-        ones, others = ones[clips[others] > clip], others[clips[others] > clip]
-        shifts = (frames[others] - own_frames[telling][ones]) // ROUGHLY + span // 2
+        ones, others = expand(starts, np.minimum(stops, starts + COMMON))
+        earlier = clips[others] < clip
+        ones, others = ones[earlier], others[earlier]
+        shifts = (frames[others] - own_frames[ones]) // ROUGHLY + span // 2
         places, common = np.unique(clips[others].astype(np.int64) * span + shifts, return_counts=True)
         found = places // span
         enough = np.maximum(FEWEST_HASHES, HASH_SHARE * np.minimum(sizes[clip], sizes[found]))
-        yield from ((clip, int(other)) for other in np.unique(found[common >= enough]))
+        yield from ((int(other), clip) for other in np.unique(found[common >= enough]))
 
 
 def expand(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
