@@ -101,6 +101,12 @@ def test_a_loop_that_clips_share_makes_them_no_repetition(tmp_path: Path) -> Non
     assert groups_of(write(tmp_path, clips)) == set()
 
 
+def test_a_jingle_that_clips_begin_with_makes_them_no_repetition(tmp_path: Path) -> None:
+    jingle = compose("pop", 0, 1.5)
+    clips = [(np.concatenate([jingle, compose(genre, 1)]), RATE_OF_CLIPS) for genre in composer.GENRES]
+    assert groups_of(write(tmp_path, clips)) == set()
+
+
 JAZZ = soxr.resample(compose("jazz", 1), RATE_OF_CLIPS, RATE)
 JAZZ_PEAKS = find_peaks(JAZZ)
 

@@ -60,7 +60,7 @@ def number_recordings(files: list[Path], sha256s: list[str], search: bool) -> di
     if search:
         heard: dict[bytes, int] = {}
         peaks = []
-        for i, (samples, own_peaks) in zip(alone.values(), listen([files[i] for i in alone.values()])):
+        for (samples, own_peaks), i in zip(listen([files[i] for i in alone.values()]), alone.values()):
             graph.add_edge(heard.setdefault(samples, i), i)
             if heard[samples] == i:
                 peaks.append(own_peaks)
