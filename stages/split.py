@@ -47,7 +47,7 @@ class Params(Section):
         if self.folds and self.method not in ("stratified", "grouped"):
             raise ValueError(f"folds needs method stratified or grouped, not {self.method}; set folds: null")
         if self.fold >= (self.folds or 1):
-            raise ValueError(f"fold {self.fold} is none of folds: {self.folds}; the first fold is 0")
+            raise ValueError(f"fold {self.fold} is none of folds: {self.folds or 'null'}; the first fold is 0")
         if self.method == "published" and not self.published:
             raise ValueError("method published needs published: a CSV with the columns clip and split")
         return self
