@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import encode, evaluate, growth, learning, repro, train
+from benchmarks import encode, evaluate, growth, learning, repetitions, repro, train
 
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results", HERE / "README.md"
@@ -23,14 +23,15 @@ MEASURED = {
     "evaluate": evaluate.measure,
     "repro": repro.measure,
     "growth": growth.measure,
+    "repetitions": repetitions.measure,
     "composed": learning.composed,
     "real": learning.real,
 }
 HEAD = """# Benchmarks
 
 Measured side by side, each table in one run: the ratios are what counts. `make bench` measures again (on two cores it
-takes 20 minutes and 6 GB of disk; the course's side of encoding needs FFmpeg), `python -m benchmarks composed real` the
-last two tables (an hour), `python -m benchmarks --device cuda` on a GPU.
+takes half an hour and 6 GB of disk; the course's side of encoding needs FFmpeg), `python -m benchmarks composed real`
+the last two tables (an hour), `python -m benchmarks --device cuda` on a GPU.
 """
 
 

@@ -1,11 +1,8 @@
 """How many altered copies of a recording the search finds, what it takes for one by mistake, and how long it takes.
 
 Composed clips of 30 s and of 5 s, each with one altered copy; and the time for 1000 clips of GTZAN's length.
-
-Run     python -m benchmarks.repetitions
 """
 
-import os
 import resource
 import sys
 import time
@@ -91,8 +88,7 @@ def measure_recall(originals: list[Path]) -> tuple[Counter[str], Counter[str], i
     return found, Counter(hows), false
 
 
-def measure() -> dict[str, Any]:
-    """A table of strings: title, text, header, rows."""
+def measure(device: str) -> dict[str, Any]:
     found, false = [], []
     with TemporaryDirectory() as folder:
         for seconds in LENGTHS:
@@ -101,7 +97,6 @@ def measure() -> dict[str, Any]:
             number = MANY if seconds == LENGTHS[0] else RECORDINGS
             originals = spread(compose, [place] * number, range(number), [seconds] * number)
             if number == MANY:
-                load = os.getloadavg()[0]
                 numbers, took = find(originals)
                 unit = 1 if sys.platform == "darwin" else 1024
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
@@ -113,19 +108,8 @@ def measure() -> dict[str, Any]:
     rows.append(["pairs of other clips taken for one", *map(str, false)])
     text = (
         f"{RECORDINGS} composed clips with an altered copy each: how many copies were found. The search through {MANY} "
-        f"clips of {LENGTHS[0]} s took {took:.0f} s on {os.cpu_count()} cores (load before: {load:.1f}), with at most "
-        f"{peak:.1f} GB of memory; it took {len(numbers)} of them for repetitions, and there were none."
+        f"clips of {LENGTHS[0]} s took {took:.0f} s, with at most {peak:.1f} GB of memory; it "
+        f"took {len(numbers)} of them for repetitions, and there were none."
     )
     header = ["the copy is", *(f"clips of {seconds} s" for seconds in LENGTHS)]
     return {"title": "Repetitions found in the audio", "text": text, "header": header, "rows": rows}
-
-
-def main() -> None:
-    result = measure()
-    print(f"## {result['title']}", "", result["text"], "", sep="\n")
-    for row in (result["header"], ["---"] * len(result["header"]), *result["rows"]):
-        print(f"| {' | '.join(row)} |")
-
-
-if __name__ == "__main__":
-    main()
