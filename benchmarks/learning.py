@@ -73,13 +73,40 @@ def section(title: str, text: str, found: dict[str, list[float]]) -> dict[str, A
     }
 
 
+def pretrain(folder: Path, clips: Path) -> Path:
+    """The demo's model, trained on a folder of clips: the checkpoint."""
+    folder.mkdir()
+    shutil.copytree(ROOT / "data/tables", folder / "data/tables")
+    set_params(folder, "demo.yaml", {"download.dataset": from_folder(clips), "train.threads": 1})
+    run("stages.download", "dataset", folder=folder)
+    run("stages.download", "model", folder=folder)
+    for stage in ("split", "resample_encode", "train"):
+        run(f"stages.{stage}", folder=folder)
+    return folder / "models/finetuned"
+
+
+def from_folder(clips: Path) -> dict[str, Any]:
+    return {"source": "folder", "path": str(clips), "max_rejected": 0}
+
+
 def composed(device: str) -> dict[str, Any]:
     settings = {"the course's": {}, "the recommended": OURS | CACHED}
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        set_params(top, "demo.yaml", {})
+        run("stages.download", "dataset", folder=top)
+        # Every second genre to learn from first, the others to fine-tune on.
+        for number, genre in enumerate(sorted((top / "data/raw/audio").iterdir())):
+            shutil.copytree(genre, top / ("first", "then")[number % 2] / genre.name)
+        base = pretrain(top / "pretraining", top / "first")
+        model = {"source": "folder", "path": str(base)}
+        values = {"download.dataset": from_folder(top / "then"), "download.model": model}
+        found = accuracies("demo.yaml", settings, **values)
     return section(
         "What it does to the accuracy: composed music",
-        "The demo's clips, model, epochs and learning rate; the model starts from random weights, so that a frozen "
-        "feature encoder stays random. The recommended windows are 3 of 5 s.",
-        accuracies("demo.yaml", settings),
+        "The demo's model, trained on five of its genres as the demo trains, then fine-tuned on the other five, with "
+        "the demo's epochs and learning rate. The recommended windows are 3 of 5 s.",
+        found,
     )
 
 
