@@ -36,7 +36,8 @@ the last two tables (an hour), `python -m benchmarks --device cuda` on a GPU.
 
 
 def where(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPU cores"
+    cores = f"{os.cpu_count()} CPU cores"
+    return f"{torch.cuda.get_device_name()} and {cores}" if device == "cuda" else cores
 
 
 def as_markdown(section: dict[str, Any]) -> str:
@@ -50,6 +51,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*MEASURED, []], help="all but composed and real if none")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
+    if options.device == "cpu":
+        # Before CUDA starts, and for the processes that measure: the stages take a GPU where they see one.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     RESULTS.mkdir(exist_ok=True)
     for name in options.names or [*MEASURED][:-2]:
         section = MEASURED[name](options.device) | {"where": where(options.device)}

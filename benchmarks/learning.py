@@ -37,7 +37,12 @@ CACHED = {
     "train.frozen": "feature_encoder",
     "train.window_seconds": 3,
 }
-HEAD = {"resample_encode.representation": "base", "train.frozen": "base", "train.learning_rate": 3e-3}
+HEAD = {
+    "resample_encode.representation": "base",
+    "train.frozen": "base",
+    "train.attention_dropout": None,
+    "train.learning_rate": 3e-3,
+}
 
 
 def accuracies(preset: str, settings: dict[str, dict[str, Any]], **values: Any) -> dict[str, list[float]]:
@@ -111,6 +116,8 @@ def composed(device: str) -> dict[str, Any]:
 
 
 def real(device: str) -> dict[str, Any]:
+    if not SHARED.is_dir():
+        raise SystemExit(f"error: no {SHARED}, with real clips and a checkpoint (see benchmarks/learning.py)")
     settings = {"the course's": {}, "the recommended": OURS, "only the head, base cached": OURS | HEAD}
     values = {
         "download.dataset.path": str(SHARED / "data/gtzan-sample"),

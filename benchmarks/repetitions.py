@@ -3,8 +3,6 @@
 Composed clips of 30 s and of 5 s, each with one altered copy; and the time for 1000 clips of GTZAN's length.
 """
 
-import resource
-import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +16,7 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
+from benchmarks.common import figures_of, report
 from stages.common import composer
 from stages.common.fingerprints import number_recordings
 
@@ -70,16 +69,15 @@ def spread(work: Any, *arguments: Any) -> list[Path]:
         return list(tqdm(pool.map(work, *arguments, chunksize=8), work.__name__, len(arguments[1]), unit="clip"))
 
 
-def find(files: list[Path]) -> tuple[dict[int, int], float]:
-    start = time.perf_counter()
-    return number_recordings(files, [str(file) for file in files], search=True), time.perf_counter() - start
+def find(files: list[Path]) -> dict[int, int]:
+    return number_recordings(files, [str(file) for file in files], search=True)
 
 
 def measure_recall(originals: list[Path]) -> tuple[Counter[str], Counter[str], int]:
     """Copies found and planted, by alteration, and pairs of clips wrongly taken for one recording."""
     hows = [list(ALTERATIONS.values())[i % len(ALTERATIONS)] for i in range(len(originals))]
     copies = spread(alter, originals, hows)
-    numbers, _ = find(originals + copies)
+    numbers = find(originals + copies)
     found = Counter(how for i, how in enumerate(hows) if i in numbers and numbers[i] == numbers.get(i + len(originals)))
     false = sum(
         numbers[one] == numbers[other] and (other - one) % len(originals) != 0
@@ -97,9 +95,7 @@ def measure(device: str) -> dict[str, Any]:
             number = MANY if seconds == LENGTHS[0] else RECORDINGS
             originals = spread(compose, [place] * number, range(number), [seconds] * number)
             if number == MANY:
-                numbers, took = find(originals)
-                unit = 1 if sys.platform == "darwin" else 1024
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+                search = figures_of("benchmarks.repetitions", folder=place)
             own, planted, mistaken = measure_recall(originals[:RECORDINGS])
             found.append(own)
             false.append(mistaken)
@@ -108,8 +104,18 @@ def measure(device: str) -> dict[str, Any]:
     rows.append(["pairs of other clips taken for one", *map(str, false)])
     text = (
         f"{RECORDINGS} composed clips with an altered copy each: how many copies were found. The search through {MANY} "
-        f"clips of {LENGTHS[0]} s took {took:.0f} s, with at most {peak:.1f} GB of memory; it "
-        f"took {len(numbers)} of them for repetitions, and there were none."
+        f"clips of {LENGTHS[0]} s took {search['seconds']:.0f} s, with at most {search['peak']:.0f} MB of memory; "
+        f"it took {search['found']:.0f} of them for repetitions, and there were none."
     )
     header = ["the copy is", *(f"clips of {seconds} s" for seconds in LENGTHS)]
     return {"title": "Repetitions found in the audio", "text": text, "header": header, "rows": rows}
+
+
+def search_here() -> None:
+    start = time.perf_counter()
+    found = find(sorted(Path().glob("*.wav")))
+    report(seconds=time.perf_counter() - start, found=len(found))
+
+
+if __name__ == "__main__":
+    search_here()

@@ -39,8 +39,10 @@ def inputs_of(model: torch.nn.Module, setting: Setting, seconds: float, batch: i
     samples = round(seconds * RATE)
     if not setting.cached:
         return torch.randn(batch, samples, device=device)
-    channels = model.config.conv_dim[-1] if setting.frozen == "feature_encoder" else model.config.hidden_size
-    return torch.randn(batch, int(model._get_feat_extract_output_lengths(samples)), channels, device=device)
+    if setting.frozen == "base":
+        return torch.randn(batch, 1, model.config.hidden_size, device=device)
+    frames = int(model._get_feat_extract_output_lengths(samples))
+    return torch.randn(batch, frames, model.config.conv_dim[-1], device=device)
 
 
 def seconds_of(setting: Setting, device: str) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def seconds_of(setting: Setting, device: str) -> dict[str, Any]:
     encoding = fastest(encode) if setting.cached else 0.0
     with frozen.stand_in(model, column):
         window = inputs_of(model, setting, setting.seconds, BATCH, device)
-        training, operators = fastest(lambda: step(window)), profile(lambda: step(window))
+        training, operators = fastest(lambda: step(window)), profile(lambda: step(window), device)
         clip = inputs_of(model, setting, CLIP_SECONDS, 1, device)
         evaluation = fastest(lambda: evaluate(clip))
     return {"encode": encoding, "step": training, "evaluate": evaluation, "operators": operators}
@@ -92,11 +94,12 @@ def fastest(function: Any) -> float:
     return min(times[1:])
 
 
-def profile(function: Any) -> str:
-    """The operators that took most of a call's own time, with their shares."""
+def profile(function: Any, device: str) -> str:
+    """The operators, or the GPU's kernels, that took most of a call's own time, with their shares."""
     with torch.profiler.profile() as profiler:
         function()
-    own = {event.key: event.self_device_time_total or event.self_cpu_time_total for event in profiler.key_averages()}
+    events = [event for event in profiler.key_averages() if event.device_type.name.lower() == device]
+    own = {e.key: e.self_device_time_total if device == "cuda" else e.self_cpu_time_total for e in events}
     largest = sorted(own, key=own.__getitem__, reverse=True)[:MOST_TOLD]
     return ", ".join(f"{name.removeprefix('aten::')} {own[name] / sum(own.values()):.0%}" for name in largest)
 

@@ -64,6 +64,8 @@ def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
 def load_part(folder: Path, part: str, precision: str) -> Callable[[np.ndarray], np.ndarray]:
     """A part of the base model as a function: the model's input, float32, to float32 (frames, channels).
 
+    Of the whole base it is one frame, the mean.
+
     Raises:
         StageError: the model has no such part, or its head needs more than the part's output.
     """
@@ -83,7 +85,8 @@ def load_part(folder: Path, part: str, precision: str) -> Callable[[np.ndarray],
     def run_part(features: np.ndarray) -> np.ndarray:
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             output = module(torch.from_numpy(features)[None].to(device))
-        output = output[0].T if part == "feature_encoder" else output.last_hidden_state[0]
+        # The heads map each frame linearly and take the mean, so that the mean alone gives the same.
+        output = output[0].T if part == "feature_encoder" else output.last_hidden_state.mean(1)
         return output.float().cpu().numpy()
 
     return run_part
@@ -122,7 +125,8 @@ def encode(
     # torch rounds as numpy does, in a thirtieth of its time.
     half = torch.from_numpy(array).half()
     if not np.isfinite(torch.aminmax(half)).all():
-        raise StageError(f"{file}: samples too large for float16; scale the clip, or set do_normalize: true")
+        mend = "scale the clip, or set do_normalize: true" if part is None else "set representation: input"
+        raise StageError(f"{file}: {'samples' if part is None else 'states'} too large for float16; {mend}")
     return half.numpy()
 
 
@@ -172,10 +176,12 @@ def main() -> None:
     with (RAW / "clips.csv").open(newline="") as file:
         clips = list(csv.DictReader(file))
     labels = sorted({clip["label"] for clip in clips})
-    workers = params.workers or os.cpu_count() or 1
+    kept = params.representation
+    # On a GPU two are enough to keep it busy, and each holds a clip's activations there.
+    many = os.cpu_count() or 1
+    workers = params.workers or (min(2, many) if processor.device() == "cuda" and kept != "input" else many)
     config = json.loads((BASE / "config.json").read_text())
     shortest = audio.receptive_field(config.get("conv_kernel") or [], config.get("conv_stride") or [])
-    kept = params.representation
     part = None if kept == "input" else load_part(BASE, kept, params.precision)
     arrays = ordered(
         lambda clip: encode(RAW / clip["path"], extractor, params.max_seconds, shortest, part), clips, workers

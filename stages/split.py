@@ -94,8 +94,9 @@ def cut(rows: np.ndarray, folds: int, seed: int, labels: np.ndarray, groups: np.
     """Rows in folds that mix the labels alike; no group is in two of them."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    if len(set(groups[rows])) < folds:
-        raise StageError(f"split: {len(set(groups[rows]))} groups cannot be cut into {folds}; add clips")
+    number = len(set(groups[rows]))
+    if number < folds:
+        raise StageError(f"split: {number} groups cannot be cut into {folds} folds; set fewer, or add clips")
     folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return [rows[test] for _, test in folding.split(rows, labels[rows], groups[rows])]
 
@@ -125,7 +126,8 @@ def assign(clips: pd.DataFrame, groups: np.ndarray, params: Params) -> np.ndarra
             split[take(rest, params.validation / (1 - params.share), params.seed)] = "validation"
     except ValueError as error:
         told = " ".join(str(error).split()).rstrip(".")
-        raise StageError(f"split.{params.method}: {told}; change the shares, or add clips") from None
+        mend = "set split.folds lower" if params.folds else "change the shares"
+        raise StageError(f"split.{params.method}: {told}; {mend}, or add clips") from None
     return split
 
 

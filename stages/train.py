@@ -184,6 +184,18 @@ def next_micro_batch(micro: int) -> int:
     return next(size for size in range(micro // 2, 0, -1) if micro % size == 0)
 
 
+def check_cached(params: Params, part: str | None) -> None:
+    """Raises StageError where params ask for what a part's cached output leaves no room for."""
+    if part and params.frozen not in COVERING[part]:
+        raise StageError(
+            f"params.yaml: train.frozen: {params.frozen} cannot train the {part} behind its cached output; "
+            f"set {part}, or resample_encode.representation: input"
+        )
+    inside = [key for key in ("dropout", "attention_dropout", "spec_augment") if getattr(params, key) is not None]
+    if part == "base" and inside:
+        raise StageError(f"params.yaml: train.{inside[0]}: the base model's cached output knows none; set it to null")
+
+
 def fit(
     model: torch.nn.Module,
     params: Params,
@@ -239,11 +251,7 @@ def main() -> None:
     need(BASE / "config.json", ENCODED, SPLITS)
     logging.set_verbosity_error()
     encoded = batches.open_encoded(ENCODED)
-    if encoded.part and params.frozen not in COVERING[encoded.part]:
-        raise StageError(
-            f"params.yaml: train.frozen: {params.frozen} cannot train the {encoded.part} behind its cached output; "
-            f"set {encoded.part}, or resample_encode.representation: input"
-        )
+    check_cached(params, encoded.part)
     splits = read_table(SPLITS)
     split = batches.selection_split(splits)
     with whole(FINETUNED) as folder, whole(METRICS) as metrics:

@@ -117,3 +117,12 @@ def test_a_difference_s_interval_holds_it_and_turns_with_the_models(pairs: np.nd
     assert -1 <= low <= second.mean() - first.mean() + 1e-9
     assert second.mean() - first.mean() - 1e-9 <= high <= 1
     assert difference_interval(second, first, None) == pytest.approx((-high, -low), abs=1e-9)
+
+
+@pytest.mark.parametrize("others", [1, 2, 5])
+@pytest.mark.parametrize("size", [50, 99, 240, 500])
+def test_beside_one_large_group_nothing_is_certain(size: int, others: int) -> None:
+    groups = np.repeat(np.arange(1 + others), [size] + [1] * others)
+    second = np.arange(len(groups)) % 5 > 0
+    assert difference_interval(~second, second, groups) == (-1, 1)
+    assert accuracy_interval(second, groups) == (0, 1)

@@ -20,7 +20,7 @@ def test_the_card_says_what_was_measured_and_what_it_does_not_mean(finished: Pat
     baseline = json.loads((finished / "metrics/metrics.json").read_text())["baseline"]
     assert f"Always answering the commonest label would get {baseline['majority']:.3f}; a logistic regression" in flat
     assert f"trained on the same clips, gets {baseline['spectrum']:.3f}." in flat
-    assert "0 of the 10 test clips whose bytes" in flat
+    assert "0 of the 10 test clips whose recording" in flat
     assert "| epoch | eval accuracy | eval loss | train loss |\n|---|---|---|---|\n| 1 | " in card.text
     assert "| learning_rate | " in card.text
     assert "| blues | " in card.text
@@ -61,7 +61,7 @@ def test_the_card_admits_where_something_simpler_is_as_good(copied: Path, accura
     main()
     card = Path("models/published/README.md").read_text()
     assert told in card if told else "does not beat" not in card
-    assert "The interval is over groups: clips that share bytes" in card
+    assert "The interval is over groups: clips that share recording" in card
 
 
 @pytest.mark.parametrize("name", ["my model", "my--model", ".x", "x.", "a/b/c", ""])

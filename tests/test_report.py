@@ -111,7 +111,7 @@ def made_up(folder: Path, labels: list[str], clips: int, wrong: int, seconds: fl
             "seed": 1,
             "total": {"train": 9, "validation": 0, "test": clips},
             "leakage": {
-                "bytes": {"test_clips": clips, "known": clips, "shared": 1},
+                "recording": {"test_clips": clips, "known": clips, "shared": 1},
                 "artist": {"test_clips": clips, "known": clips - 1, "shared": 2},
             },
         },
@@ -169,7 +169,7 @@ def test_numbers_and_words_are_those_of_the_result(example: tuple[Path, dict[str
     assert "0.20 to 0.40 (95% interval, over groups of clips that belong together)" in text
     assert "That is less than what statistics of the spectrum alone tell (0.350)" in text
     assert "epoch 2, the first of those with the highest accuracy on the validation clips" in text
-    assert "every byte 1 of 20" in text
+    assert "recording 1 of 20" in text
     assert "artist 2 of 19; of 1 it is not known" in text
     assert "Of the 14 wrong answers, the 12 that the model was surest of." in text
 
@@ -205,7 +205,7 @@ def test_no_errors_are_said_to_be_none(tmp_path: Path) -> None:
     del arguments["metrics"]["window_accuracy"]  # only where clips are cut into windows
     text = " ".join(Page(written(tmp_path, **arguments)).text.split())
     assert "None: every test clip got its own label." in text
-    assert "clearly more than what statistics of the spectrum alone tell" in text
+    assert "0.350), and so is all of the interval" in text
     assert "chosen on these same test clips, so the accuracy is optimistic" in text
     assert "single windows" not in text
 

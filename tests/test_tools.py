@@ -46,6 +46,12 @@ def use(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
+def write_splits(folder: Path, clips: int, size: int) -> None:
+    """data/splits.csv of so many clips, so many of them to a group."""
+    rows = [f"c{n},x,test,{n // size}" for n in range(clips)]
+    (folder / "data/splits.csv").write_text("\n".join(["clip,label,split,group", *rows, ""]))
+
+
 def commit(folder: Path, name: str, right: str, start: int = 0, **split: int | None) -> None:
     """A git tag with these predictions and params.yaml."""
     (folder / "metrics/predictions.csv").write_text(predictions(right, start))
@@ -102,6 +108,7 @@ def test_the_verdict_and_mcnemar_do_not_contradict_each_other(counts: tuple[int,
 
 def test_revisions_files_and_the_workspace_are_compared(project: Path, use: Use) -> None:
     first, second = rights(200, 12, 2, 26)
+    write_splits(project, 240, size=1)
     commit(project, "before", first)
     commit(project, "after", second)
     told = use(compare, "before", "after")
@@ -110,15 +117,18 @@ def test_revisions_files_and_the_workspace_are_compared(project: Path, use: Use)
     assert use(compare, "before").splitlines()[-1] == told.splitlines()[-1]
     (project / "mine.csv").write_text(predictions(first))
     assert use(compare, "mine.csv", "HEAD").splitlines()[-1] == told.splitlines()[-1]
-    clips = [f"c{n},x,test,{n // 10}" for n in range(240)]
-    (project / "data/splits.csv").write_text("\n".join(["clip,label,split,group", *clips, ""]))
-    assert "in 24 groups" in use(compare, "before", "after")
+    write_splits(project, 240, size=10)
+    assert "in 24 groups" in use(compare, "before")
+    assert "groups" not in use(compare, "before", "after")
+    commit(project, "grouped", second)
+    assert "in 24 groups" in use(compare, "before", "grouped")
 
 
 def test_clips_that_only_one_has_are_told_and_left_out(project: Path, use: Use) -> None:
     (project / "a.csv").write_text(predictions("1" * 20))
     (project / "b.csv").write_text(predictions("0" * 20, start=1))
     told = use(compare, "a.csv", "b.csv")
+    assert "warning: no data/splits.csv of B is at hand" in told
     assert "warning: 1 clips only A has, 1 only B; they are left out" in told
     assert "different splits" not in told
     assert "worse than A by 100.0 points" in told
@@ -166,9 +176,10 @@ def test_folds_are_gathered(project: Path, use: Use) -> None:
     assert "accuracy: mean 0.750, spread 0.250 over 3 folds" in told
     # Wilson's, of 9 in 12.
     assert "0.468 to 0.911 (12 clips; data/splits.csv does not tell their groups)" in told
-    clips = [f"c{n},x,test,{n // 2}" for n in range(12)]
-    (project / "data/splits.csv").write_text("\n".join(["clip,label,split,group", *clips, ""]))
-    assert "(12 clips in 6 groups)" in use(gather, "fold-0", "fold-1", "fold-2")
+    write_splits(project, 12, size=2)
+    for fold, right in enumerate(["1110", "1100", "1111"]):
+        commit(project, f"grouped-{fold}", right, start=4 * fold, folds=3, fold=fold)
+    assert "(12 clips in 6 groups)" in use(gather, "grouped-0", "grouped-1", "grouped-2")
 
 
 @pytest.mark.parametrize(

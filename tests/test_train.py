@@ -324,7 +324,8 @@ def test_behind_a_cached_base_only_the_head_is_trained_and_the_saved_model_is_wh
         model.save_pretrained("models/base")
         extractor.save_pretrained("models/base")
         set_params(ready, {"resample_encode.feature_extractor": {}})
-    set_params(ready, {"resample_encode.representation": "base", "train.frozen": "base", "train.window_seconds": None})
+    set_params(ready, {"resample_encode.representation": "base", "train.frozen": "base"})
+    set_params(ready, {"train.window_seconds": None, "train.dropout": None})
     resample_encode.main()
     main()
     evaluate.main()
@@ -364,6 +365,8 @@ def test_what_is_cached_must_be_frozen(ready: Path) -> None:
     assert "train.frozen: feature_encoder cannot train the base" in error_of(main)
     set_params(ready, {"train.frozen": "base", "train.window_seconds": 0.5})
     assert "train.window_seconds: the base model's output is of whole clips" in error_of(main)
+    set_params(ready, {"train.window_seconds": None, "train.dropout": 0.5})
+    assert "train.dropout: the base model's cached output knows none" in error_of(main)
 
 
 def losses() -> np.ndarray:

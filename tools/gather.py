@@ -50,7 +50,7 @@ def order(params: dict[str, dict[str, Any]]) -> list[str]:
             raise StageError(f"{first} and {name} differ in {', '.join(unlike)}; name the experiments of one run")
     folds: dict[int, str] = {}
     for name, values in params.items():
-        fold = values.get("split.fold")
+        fold = values.get("split.fold", 0)
         if fold in folds:
             raise StageError(f"fold {fold} is doubled, by {folds[fold]} and {name}; name the experiments of one run")
         folds[fold] = name
@@ -101,7 +101,7 @@ def main() -> None:
     for key in ("accuracy", "macro-F1"):
         print(f"{key}: mean {table[key].mean():.3f}, spread {table[key].std():.3f} over {len(table)} folds")
     pooled = pool(predictions)
-    groups = groups_of(pooled.index)
+    groups = groups_of(next(iter(predictions)), pooled.index)
     low, high = accuracy_interval((pooled["label"] == pooled["prediction"]).to_numpy(), groups)
     over = "; data/splits.csv does not tell their groups" if groups is None else f" in {len(set(groups))} groups"
     print(f"95% interval of the accuracy: {low:.3f} to {high:.3f} ({len(pooled)} clips{over})")

@@ -80,9 +80,17 @@ def read_predictions(source: str) -> pd.DataFrame:
     return table
 
 
-def groups_of(clips: pd.Index) -> np.ndarray | None:
-    """The groups of clips by the workspace's data/splits.csv; None where it does not list them all."""
-    if not SPLITS.is_file():
+def groups_of(source: str, clips: pd.Index) -> np.ndarray | None:
+    """The groups of clips by the data/splits.csv of a file's workspace, a revision or an experiment.
+
+    None where DVC's cache does not have it, or where it does not list all the clips.
+    """
+    from dvc import api
+    from dvc.exceptions import DvcException
+
+    try:
+        text = SPLITS.read_text("utf-8") if Path(source).is_file() else api.read(str(SPLITS), rev=find(source))
+    except (OSError, DvcException):
         return None
-    groups = pd.read_csv(SPLITS, dtype=str, keep_default_na=False).set_index("clip")["group"]
+    groups = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).set_index("clip")["group"]
     return groups.reindex(clips).to_numpy() if clips.isin(groups.index).all() else None

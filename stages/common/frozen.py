@@ -19,7 +19,7 @@ class Features(torch.nn.Module):
 
 
 class States(torch.nn.Module):
-    """In place of a base model: its last hidden states, (batch, frames, channels), pass through."""
+    """In place of a base model: its last hidden states, or their mean as one frame, (batch, frames, channels)."""
 
     def forward(self, states: torch.Tensor, **kwargs: object) -> BaseModelOutput:
         return BaseModelOutput(last_hidden_state=states)
@@ -38,7 +38,8 @@ def find(model: PreTrainedModel, part: str) -> tuple[torch.nn.Module, str] | Non
 def can_be_cached(model: PreTrainedModel, part: str) -> bool:
     """Whether what follows a part takes the part's output and nothing else of it.
 
-    A head without a projector (AST's) starts from a pooled state; a weighted sum of layers needs all of them.
+    A head with a projector is linear up to the mean over frames. AST's, without, starts from a pooled state; a weighted
+    sum of layers needs all of them.
     """
     if part == "base" and (not hasattr(model, "projector") or model.config.use_weighted_layer_sum):
         return False

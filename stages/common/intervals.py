@@ -5,6 +5,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm, t
 
 TWO_SIDED_95 = 0.975
+LEAST_ALIKE = 2  # groups of one size that unequal ones must be worth; from fewer no variance can be told
 
 
 def effective(values: np.ndarray, groups: np.ndarray | None) -> tuple[float, float]:
@@ -26,7 +27,7 @@ def effective(values: np.ndarray, groups: np.ndarray | None) -> tuple[float, flo
     sizes = np.bincount(ids)
     # Large groups weigh more: so many of one size would vary as much.
     alike = n**2 / (sizes**2).sum()
-    if len(sizes) == 1:
+    if alike < LEAST_ALIKE:
         return 1.0, np.inf
     # The variance by the jackknife that leaves one group out: it leans to the safe side where groups are unequal.
     without = (values.sum() - np.bincount(ids, values)) / (n - sizes)
