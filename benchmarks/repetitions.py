@@ -70,7 +70,7 @@ def spread(work: Any, *arguments: Any) -> list[Path]:
 
 
 def find(files: list[Path]) -> dict[int, int]:
-    return number_recordings(files, [str(file) for file in files], search=True)
+    return number_recordings(files, [str(file) for file in files])
 
 
 def measure_recall(originals: list[Path]) -> tuple[Counter[str], Counter[str], int]:

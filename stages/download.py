@@ -98,12 +98,14 @@ def md5(file: Path) -> str:
         return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def find_repetitions(raw: Path, clips: list[dict[str, Any]], search: bool) -> list[dict[str, Any]]:
+def find_repetitions(raw: Path, clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of repetitions.csv: the clips that share their recording with another, and its number."""
-    files, sha256s = [raw / clip["path"] for clip in clips], [clip["sha256"] for clip in clips]
-    numbers = fingerprints.number_recordings(files, sha256s, search)
-    where = "in the audio" if search else "among the files' bytes alone, as download.dataset.find_repetitions says"
-    print(f"{len(numbers)} clips repeat another ({len(set(numbers.values()))} recordings), looked for {where}")
+    numbers = fingerprints.number_recordings([raw / clip["path"] for clip in clips], [clip["sha256"] for clip in clips])
+    print(f"{len(numbers)} clips repeat another ({len(set(numbers.values()))} recordings)")
+    labels: dict[int, str] = {}
+    for i, number in sorted(numbers.items()):
+        if labels.setdefault(number, clips[i]["label"]) != clips[i]["label"]:
+            print(f"{clips[i]['clip']} is of label {clips[i]['label']}, the same recording is of {labels[number]} too")
     return [{"clip": clips[i]["clip"], "recording": number} for i, number in sorted(numbers.items())]
 
 
@@ -146,7 +148,7 @@ def download_dataset() -> None:
         tell(rejected)
         check_usable(clips, unusable, params.max_rejected)
         write_csv(folder / "clips.csv", list(clips[0]), clips)
-        repetitions = find_repetitions(folder, clips, params.find_repetitions)
+        repetitions = find_repetitions(folder, clips)
         write_csv(folder / "repetitions.csv", ["clip", "recording"], repetitions)
         write_csv(folder / "rejected.csv", ["file", "reason"], [{"file": f, "reason": r} for f, r in rejected])
         (folder / "source.json").write_text(json.dumps(fetched.origin, indent=2) + "\n")

@@ -47,7 +47,8 @@ class Params(Section):
         if self.folds and self.method not in ("stratified", "grouped"):
             raise ValueError(f"folds needs method stratified or grouped, not {self.method}; set folds: null")
         if self.fold >= (self.folds or 1):
-            raise ValueError(f"fold {self.fold} is none of folds: {self.folds or 'null'}; the first fold is 0")
+            of = f"of {self.folds}, counted from 0" if self.folds else "of none; set folds too"
+            raise ValueError(f"there is no fold {self.fold} {of}")
         if self.method == "published" and not self.published:
             raise ValueError("method published needs published: a CSV with the columns clip and split")
         return self

@@ -86,9 +86,7 @@ def test_a_folder_is_taken_byte_for_byte_and_what_cannot_be_used_is_named(
     assert json.loads(Path("data/raw/source.json").read_text())["id"] == "mine"
 
 
-def test_repetitions_are_listed_and_the_search_may_be_left_out(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_repetitions_are_listed(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     set_params(workspace, {"download.dataset.seconds": 4})
     download_dataset()
     assert Path("data/raw/repetitions.csv").read_text() == "clip,recording\n"
@@ -100,11 +98,9 @@ def test_repetitions_are_listed_and_the_search_may_be_left_out(
     download_dataset()
     table = Path("data/raw/repetitions.csv").read_text()
     assert table == "clip,recording\njazz.00002,0\npop.00001,1\nquiet,0\nrock.00000,1\n"
-    assert "4 clips repeat another (2 recordings), looked for in the audio" in capsys.readouterr().out
-    set_params(workspace, {"download.dataset.find_repetitions": False})
-    download_dataset()
-    assert Path("data/raw/repetitions.csv").read_text() == "clip,recording\npop.00001,0\nrock.00000,0\n"
-    assert "listen" not in capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert "4 clips repeat another (2 recordings)" in told
+    assert "quiet is of label rock, the same recording is of jazz too" in told
 
 
 def test_names_that_labels_share_get_the_label_in_front(workspace: Path) -> None:

@@ -49,7 +49,7 @@ def write(folder: Path, clips: list[tuple[np.ndarray, int]]) -> list[Path]:
 
 def groups_of(files: list[Path]) -> set[frozenset[int]]:
     """Positions of the files of each recording that comes twice or more."""
-    numbers = number_recordings(files, [str(file) for file in files], search=True)
+    numbers = number_recordings(files, [str(file) for file in files])
     assert sorted(set(numbers.values())) == list(range(len(set(numbers.values()))))
     return {frozenset(i for i in numbers if numbers[i] == number) for number in numbers.values()}
 
@@ -82,11 +82,6 @@ def test_the_same_samples_in_another_container_are_found_even_without_events(tmp
     for name, hz in (("a.wav", 440), ("b.wav", 450), ("c.flac", 440), ("d.aiff", 440)):
         soundfile.write(tmp_path / name, (2**15 * tone(0.2, hz=hz)).astype(np.int16), 22_050)
     assert groups_of(sorted(tmp_path.iterdir())) == {frozenset([0, 2, 3])}
-
-
-def test_without_the_search_the_same_bytes_are_found_and_files_are_not_read() -> None:
-    files = [Path(name) for name in "abcde"]
-    assert number_recordings(files, ["1", "2", "3", "2", "1"], search=False) == {0: 0, 4: 0, 1: 1, 3: 1}
 
 
 def test_many_copies_of_one_recording_are_all_found(tmp_path: Path) -> None:

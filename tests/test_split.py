@@ -210,8 +210,8 @@ def test_a_label_with_one_clip_cannot_be_stratified(workspace: Path) -> None:
     ("values", "expected"),
     [
         ({"split.test": 0.6, "split.validation": 0.5}, "nothing to train on"),
-        ({"split.folds": 5, "split.fold": 5}, "fold 5 is none of folds: 5; the first fold is 0"),
-        ({"split.fold": 1}, "fold 1 is none of folds: null"),
+        ({"split.folds": 5, "split.fold": 5}, "there is no fold 5 of 5, counted from 0"),
+        ({"split.fold": 1}, "there is no fold 1 of none; set folds too"),
         ({"split.folds": 1}, "split.folds: input should be greater than or equal to 2"),
         ({"split.folds": 2, "split.validation": 0.5}, "nothing to train on"),
         ({"split.folds": 5, "split.method": "random"}, "folds needs method stratified or grouped, not random"),

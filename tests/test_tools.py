@@ -213,7 +213,7 @@ def test_real_experiments_are_found_by_name_and_by_themselves(project: Path, use
     dvc(project, "config", "core.analytics", "false")
     git(project, "add", ".")
     git(project, "commit", "-q", "-m", "Start")
-    assert "HEAD has no experiment with split.folds" in error_of(lambda: use(gather))
+    assert "HEAD has no finished experiment with split.folds" in error_of(lambda: use(gather))
     dvc(project, "exp", "run", "--name", "whole", "-S", "split.fold=7")
     for fold in range(2):
         dvc(project, "exp", "run", "--name", f"k{fold}", "-S", "split.folds=2", "-S", f"split.fold={fold}")

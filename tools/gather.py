@@ -94,7 +94,7 @@ def main() -> None:
             raise StageError(f"{whole[0]} has no split.folds in its params.yaml; name the folds of a k-fold run")
         params = {name: params[name] for name in params if name not in whole}
     if not params:
-        raise StageError("HEAD has no experiment with split.folds; name some, or see dvc exp list --all-commits")
+        raise StageError("HEAD has no finished experiment with split.folds; see dvc queue status, or name some")
     predictions = {name: read_predictions(name) for name in order(params)}
     table = pd.DataFrame([{"experiment": name} | measure(part) for name, part in predictions.items()])
     print(table.rename_axis("fold").reset_index().to_string(index=False, float_format="{:.3f}".format))

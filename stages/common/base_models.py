@@ -53,7 +53,9 @@ class Folder(Section):
         root = Path(self.path).expanduser()
         if not (root / "config.json").is_file():
             what = "has no config.json" if root.is_dir() else "is no folder"
-            raise StageError(f"download.model.path: {self.path} {what}; name one that save_pretrained wrote")
+            raise StageError(
+                f"params.yaml: download.model.path: {self.path} {what}; name one that save_pretrained wrote"
+            )
         weights = [file for pattern in WEIGHTS for file in root.glob(pattern)]
         weights = weights or [file for pattern in OLD_WEIGHTS for file in root.glob(pattern)]
         for file in [*(root / name for name in CONFIGS if (root / name).is_file()), *weights]:

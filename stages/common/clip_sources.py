@@ -48,7 +48,6 @@ class Candidate(NamedTuple):
 class _Source(Section):
     max_rejected: Number = Field(ge=0, le=1)
     originals: str | None = None  # a CSV with the columns clip and md5, to compare the files with; never an error
-    find_repetitions: bool = True  # in the audio; false: only files of the same bytes are found
 
 
 class Procedural(_Source):
@@ -88,13 +87,15 @@ class Folder(_Source):
     def fetch(self, audio: Path) -> Fetched:
         root = Path(self.path).expanduser()
         if not root.is_dir():
-            raise StageError(f"download.dataset.path: no folder {self.path}; it should hold <label>/<file>")
+            raise StageError(
+                f"params.yaml: download.dataset.path: no folder {self.path}; it should hold <label>/<file>"
+            )
         # Links are followed: a person's folder of labels is often made of them.
         found = sorted(Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
         candidates, rejected = choose((file.relative_to(root).as_posix() for file in found), depth=2)
         if not candidates:
             raise StageError(
-                f"download.dataset.path: no audio in {self.path}/<label>/ ({', '.join(sorted(EXTENSIONS))})"
+                f"params.yaml: download.dataset.path: no audio in {self.path}/<label>/: {', '.join(sorted(EXTENSIONS))}"
             )
         files = {}
         for candidate in tqdm(candidates, "copy", unit="clip"):

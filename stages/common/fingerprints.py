@@ -47,25 +47,22 @@ LEAST_SHARE = 0.4  # of the peaks where both clips play; of two composed clips, 
 LEAST_LEAD = 1.15  # times the share at any other shift; 1 where nothing but a beat coincides
 
 
-def number_recordings(files: list[Path], sha256s: list[str], search: bool) -> dict[int, int]:
+def number_recordings(files: list[Path], sha256s: list[str]) -> dict[int, int]:
     """Position of a file -> number of its recording, for those that share theirs with another file.
 
-    Args:
-        sha256s: of each file's bytes.
-        search: listen to the files; otherwise only those of the same bytes are found.
+    sha256s: of each file's bytes; files of the same bytes are listened to once.
     """
     graph = networkx.Graph()
     alone: dict[str, int] = {}
     graph.add_edges_from((alone.setdefault(sha256, i), i) for i, sha256 in enumerate(sha256s))
-    if search:
-        heard: dict[bytes, int] = {}
-        peaks = []
-        for (samples, own_peaks), i in zip(listen([files[i] for i in alone.values()]), alone.values()):
-            graph.add_edge(heard.setdefault(samples, i), i)
-            if heard[samples] == i:
-                peaks.append(own_peaks)
-        clips = list(heard.values())
-        graph.add_edges_from((clips[a], clips[b]) for a, b in find_candidates(peaks) if coincide(peaks[a], peaks[b]))
+    heard: dict[bytes, int] = {}
+    peaks = []
+    for (samples, own_peaks), i in zip(listen([files[i] for i in alone.values()]), alone.values()):
+        graph.add_edge(heard.setdefault(samples, i), i)
+        if heard[samples] == i:
+            peaks.append(own_peaks)
+    clips = list(heard.values())
+    graph.add_edges_from((clips[a], clips[b]) for a, b in find_candidates(peaks) if coincide(peaks[a], peaks[b]))
     parts = sorted(sorted(part) for part in networkx.connected_components(graph) if len(part) > 1)
     return {i: number for number, part in enumerate(parts) for i in part}
 
