@@ -5,7 +5,7 @@ Reads   params.yaml: evaluate; models/finetuned/; data/encoded/; data/splits.csv
 Writes  metrics/metrics.json: accuracy with its 95% interval, macro-F1, loss, calibration, baselines, and more per label
         metrics/predictions.csv: clip, label, prediction, and a probability per label
         metrics/confusion.csv: actual, predicted, one row per clip, as `dvc plots` wants it
-        metrics/result.png: the learning curves and the confusion matrix
+        metrics/result.png: the learning curves, the confusion matrix and the reliability diagram
         metrics/report.html: a report to look at, with the worst errors to listen to
 Run     python -m stages.evaluate (as a script it would hide the library of the same name)
 """
@@ -155,7 +155,9 @@ def main() -> None:
     told = f"accuracy {metrics['accuracy']:.3f} ({low:.2f} to {high:.2f}) on {metrics['n']} test clips"
     epochs = pictures.read_epochs(EPOCHS)
     with whole(PICTURE) as file:
-        pictures.save_result(file, epochs, actual, probabilities.argmax(axis=1), encoded.labels, told)
+        pictures.save_result(
+            file, epochs, actual, probabilities.argmax(axis=1), encoded.labels, metrics["reliability"], told
+        )
     with whole(REPORT) as file:
         split = json.loads(SPLIT.read_text())
         report.write_report(file, rounded(metrics), split, epochs, outcome, RAW)

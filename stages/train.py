@@ -68,7 +68,7 @@ class Params(Section):
     window_seconds: Number | None = Field(gt=0)  # random crops in training; null trains on whole clips
     frozen: Literal["none", "feature_encoder", "base"]
     dropout: Number | None = Field(ge=0, lt=1)  # null keeps the base model's own
-    # Likewise; with 0, attention never holds all pairs of frames in memory, which takes a fraction of the time.
+    # Likewise; with 0, attention never holds all pairs of frames in memory.
     attention_dropout: Number | None = Field(None, ge=0, lt=1)
     label_smoothing: Number = Field(ge=0, lt=1)
     spec_augment: SpecAugment | None  # null keeps the base model's own

@@ -1,4 +1,4 @@
-"""The result at a glance: how the model learned, and what it takes for what."""
+"""The result at a glance: how the model learned, what it takes for what, and what its probabilities are worth."""
 
 from pathlib import Path
 
@@ -45,13 +45,31 @@ def draw_confusion(axes: Axes, actual: np.ndarray, predicted: np.ndarray, labels
         axes.text(column, row, counts[row, column], ha="center", va="center", color=shade, fontsize=8)
 
 
+def draw_reliability(axes: Axes, rows: list[dict[str, float | int | None]]) -> None:
+    """rows: as `scores.reliability` gives them; the larger a dot, the more clips."""
+    points = [(row["confidence"], row["accuracy"], row["n"]) for row in rows if row["n"]]
+    confidence, accuracy, n = np.array(points).T
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    axes.vlines(confidence, confidence, accuracy, color=EVAL_COLOUR)
+    axes.scatter(confidence, accuracy, s=20 + 300 * n / n.sum(), color=TRAIN_COLOUR, zorder=3)
+    axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", title="Reliability")
+    axes.set(xlabel="probability of the answer", ylabel="share that is right")
+
+
 def save_result(
-    file: Path, epochs: pd.DataFrame, actual: np.ndarray, predicted: np.ndarray, labels: list[str], title: str
+    file: Path,
+    epochs: pd.DataFrame,
+    actual: np.ndarray,
+    predicted: np.ndarray,
+    labels: list[str],
+    reliability: list[dict[str, float | int | None]],
+    title: str,
 ) -> None:
-    """Write both as one PNG; the same bytes for the same numbers."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
-    draw_curves(left, epochs)
-    draw_confusion(right, actual, predicted, labels)
+    """Write all three as one PNG; the same bytes for the same numbers."""
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.8), layout="constrained")
+    draw_curves(axes[0], epochs)
+    draw_confusion(axes[1], actual, predicted, labels)
+    draw_reliability(axes[2], reliability)
     figure.suptitle(title)
     figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
     plt.close(figure)
