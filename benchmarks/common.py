@@ -85,6 +85,8 @@ def figures_of(module: str, *arguments: str, folder: Path) -> dict[str, float]:
 
 
 def report(**figures: float) -> None:
-    """Print figures for `figures_of`; peak memory is this process's own or its largest child's."""
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    """Print figures for `figures_of`; peak memory is this process's own or its largest child's, in MB."""
+    # Not ru_maxrss of itself: Linux counts in what the process was before it became this program.
+    own = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    peak = max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     print(json.dumps(figures | {"peak": peak / 1024}))

@@ -48,7 +48,7 @@ def course() -> None:
             batched=True,
             batch_size=100,
             num_proc=1,
-            cache_file_name="encoded.arrow",
+            cache_file_name="./encoded.arrow",
         )
 
     seconds = timed(encode)

@@ -120,7 +120,7 @@ def measure(device: str) -> dict[str, Any]:
         "rows": [
             [
                 setting.name,
-                f"{epoch:.0f}",
+                f"{epoch:.0f}" if epoch >= 1 else f"{epoch:.2f}",
                 f"{epochs[0] / epoch:.1f}",
                 f"{run / 60:.0f}",
                 f"{runs[0] / run:.1f}",
