@@ -1,7 +1,7 @@
 """Measure the finetuned model on the test split, and how far one gets without it.
 
-Reads   params.yaml: evaluate; models/finetuned/; data/encoded/; data/splits.csv; data/raw/; metrics/train/;
-        metrics/split.json
+Reads   params.yaml: evaluate, resample_encode.max_seconds; models/finetuned/; data/encoded/;
+        data/splits.csv; data/raw/; metrics/train/; metrics/split.json
 Writes  metrics/metrics.json: accuracy with its 95% interval, macro-F1, loss, calibration, baselines, and more per label
         metrics/predictions.csv: clip, label, prediction, and a probability per label
         metrics/confusion.csv: actual, predicted, one row per clip, as `dvc plots` wants it
@@ -136,7 +136,8 @@ def main() -> None:
         probabilities, window_accuracy = predict(model, encoded, clips, window, params.batch_size)
     actual = np.array(rows["label"])
     more = {} if window is None else {"window_accuracy": window_accuracy}
-    more["baseline"] = baseline(RAW, read_table(RAW / "clips.csv"), splits, params.threads)
+    seconds = load_params("resample_encode.max_seconds", Number)
+    more["baseline"] = baseline(RAW, read_table(RAW / "clips.csv"), splits, seconds, params.threads)
     more["selected_on"] = batches.selection_split(splits)
     groups = splits[splits["split"] == "test"].set_index("clip").loc[rows["clip"], "group"].to_numpy()
     metrics = measure(probabilities, actual, groups, encoded.labels, more)

@@ -184,6 +184,14 @@ def check_labels(labels: pd.Series, splits: pd.DataFrame) -> None:
         raise StageError("no clip is in test; make split.test larger, or list some")
 
 
+def tell_uneven(totals: dict[str, int], params: Params) -> None:
+    """Say where keeping groups whole made a split half as large again as asked, or half of it."""
+    clips = sum(totals.values())
+    for name, share in (("test", params.share), ("validation", params.validation)):
+        if share and not 0.5 < totals[name] / (share * clips) < 1.5:
+            print(f"{name} holds {totals[name] / clips:.0%} of the clips, not {share:.0%}: groups are kept whole")
+
+
 def main() -> None:
     params = load_params("split", Params)
     need(CLIPS, REJECTED, REPETITIONS)
@@ -205,6 +213,8 @@ def main() -> None:
     with whole(REPORT) as file:
         file.write_text(json.dumps(report, indent=2) + "\n")
     print(f"{SPLITS}: " + ", ".join(f"{total} {name}" for name, total in report["total"].items()))
+    if params.method == "grouped":
+        tell_uneven(report["total"], params)
     for kind, leak in report["leakage"].items():
         known = f"test clips whose {kind} is known"
         print(f"{leak['shared']} of the {leak['known']} {known} share it with train or validation")

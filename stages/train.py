@@ -18,6 +18,7 @@ from stages.common.repeatable import repeat
 import numpy as np
 import pandas as pd
 import torch
+from dvc.scm import SCMError, map_scm_exception
 from dvclive import Live
 from pydantic import Field
 from torch.nn.functional import cross_entropy
@@ -216,7 +217,11 @@ def fit(
     window = batches.window_length(encoded, model, params.window_seconds, "train.window_seconds")
     split = batches.selection_split(splits)
     loss = MeanLoss(params.label_smoothing)
-    live = Live(str(metrics), save_dvc_exp=False, dvcyaml=False)
+    try:
+        with map_scm_exception():
+            live = Live(str(metrics), save_dvc_exp=False, dvcyaml=False)
+    except SCMError:
+        raise StageError("the git repo has no commit yet, and DVCLive needs one; run git commit") from None
     callbacks = [progress.Bar(), progress.EpochLog(live, loss.take), progress.EventLog(folder / "runs")]
     if params.early_stopping:
         callbacks.append(EarlyStoppingCallback(params.early_stopping))

@@ -263,6 +263,25 @@ def test_a_grouped_share_that_no_fold_has_is_refused(workspace: Path) -> None:
     assert "between 1/20 and 19/20" in error_of(main)
 
 
+def test_a_group_too_large_for_its_split_is_told_of(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = clips_of({"a": 40, "b": 40})
+    put(workspace, clips)
+    artists = ["everyone" if n % 2 else clip for n, clip in enumerate(clips["clip"])]
+    clips.assign(artist=artists)[["clip", "artist"]].to_csv("mine.csv", index=False)
+    values = {"split.method": "grouped", "split.groups": {"artist": "mine.csv"}, "split.folds": 5}
+    shares = []
+    for fold in range(5):
+        set_params(workspace, values | {"split.validation": 0.1, "split.fold": fold})
+        main()
+        told = capsys.readouterr().out
+        shares.append((pd.read_csv("data/splits.csv")["split"] == "test").mean())
+        assert ("test holds" in told) == (not 0.1 < shares[-1] < 0.3)
+    assert max(shares) >= 0.5
+    set_params(workspace, {"split.groups": {}})
+    main()
+    assert "holds" not in capsys.readouterr().out
+
+
 def test_clips_of_one_recording_are_counted_and_grouped_without_a_table(workspace: Path) -> None:
     clips = clips_of({"a": 40, "b": 40})
     put(workspace, clips, repetitions=pd.DataFrame({"clip": clips["clip"], "recording": np.arange(80) // 2})[:60])

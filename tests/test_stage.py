@@ -51,7 +51,7 @@ def test_a_learning_rate_may_be_written_as_people_write_it(text: str) -> None:
         ("train: {epochs: 2}", "train.learning_rate: missing; add it"),
         ("train: {epochs: 2, learning_rate: 1, precision: fp8}", "train.precision: input should be 'fp32' or 'bf16'"),
         ("evaluate: {}", "section train is missing"),
-        ("train: 7", "input should be a valid dictionary"),
+        ("train: 7", "params.yaml: train: needs keys of its own, not 7"),
         ("train: {", "params.yaml is not valid YAML"),
     ],
 )

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from conftest import error_of, set_params, write_clips
+from conftest import error_of, git, set_params, write_clips
 from datasets import load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +117,12 @@ def test_a_base_model_with_a_head_for_other_labels_gets_a_new_one(ready: Path) -
     save_file(weights, "models/base/model.safetensors", {"format": "pt"})
     main()
     assert AutoModelForAudioClassification.from_pretrained("models/finetuned").config.num_labels == 10
+
+
+def test_a_git_repo_without_a_commit_is_told_of(ready: Path) -> None:
+    shutil.rmtree(".git")
+    git(ready, "init", "-q")
+    assert "git commit" in error_of(main)
 
 
 def test_masks_longer_than_a_window_are_refused(ready: Path) -> None:

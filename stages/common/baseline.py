@@ -18,7 +18,6 @@ from stages.common import audio
 from stages.common.stage import StageError
 
 RATE = 16_000  # Hz
-SECONDS = 30  # of each clip, from its start
 FRAME, HOP = 1024, 512  # samples: 64 ms, every 32 ms
 BANDS = 64
 QUIET = 1e-6  # added to the power before the logarithm, so that silence has one
@@ -37,19 +36,23 @@ def spectrum(samples: np.ndarray) -> np.ndarray:
     return np.concatenate([bands.mean(axis=0), bands.std(axis=0)])
 
 
-def spectra(paths: list[Path], threads: int | None) -> np.ndarray:
-    """The `spectrum` of every file: float32 (files, 2 * BANDS). threads: None takes all; the result is the same."""
+def spectra(paths: list[Path], seconds: float, threads: int | None) -> np.ndarray:
+    """The `spectrum` of every file's first seconds: float32 (files, 2 * BANDS), the same for any number of threads."""
     with ThreadPoolExecutor(threads) as pool:
-        rows = pool.map(lambda path: spectrum(audio.load(path, RATE, SECONDS)), paths)
+        rows = pool.map(lambda path: spectrum(audio.load(path, RATE, seconds)), paths)
         return np.stack(list(tqdm(rows, "baseline", len(paths), unit="clip")))
 
 
-def baseline(raw: Path, clips: pd.DataFrame, splits: pd.DataFrame, threads: int | None) -> dict[str, float]:
+def baseline(
+    raw: Path, clips: pd.DataFrame, splits: pd.DataFrame, seconds: float, threads: int | None
+) -> dict[str, float]:
     """The test clips' accuracy by the commonest label and by the spectrum, both learnt from the train split alone.
 
     Args:
         raw: the folder to which the paths of clips refer.
         clips: clips.csv, with the columns clip, label and path; splits: splits.csv, with clip and split.
+        seconds: of each clip, from its start; what the model hears of it.
+        threads: None takes all.
 
     Raises:
         StageError: splits lists a clip that clips does not have.
@@ -58,7 +61,7 @@ def baseline(raw: Path, clips: pd.DataFrame, splits: pd.DataFrame, threads: int 
     if lost := sorted(set(splits["clip"]) - set(clips.index)):
         raise StageError(f"data/splits.csv lists clip {lost[0]}, data/raw/clips.csv does not have it; run dvc repro")
     train, test = (clips.loc[splits.loc[splits["split"] == name, "clip"]] for name in ("train", "test"))
-    features = spectra([raw / path for path in [*train["path"], *test["path"]]], threads)
+    features = spectra([raw / path for path in [*train["path"], *test["path"]]], seconds, threads)
     models = {
         "majority": DummyClassifier(strategy="most_frequent"),
         "spectrum": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),

@@ -79,6 +79,8 @@ def _explain(section: str, node: Any, schema: Any, error: Any) -> str:
         return line + "unknown key" + (f", did you mean {near}?" if near else "; remove it")
     if error["type"] == "missing":
         return line + "missing; add it"
+    if error["type"] == "model_type":
+        return line + f"needs keys of its own, not {error['input']!r}; see presets/ for whole examples"
     if error["type"] == "value_error":
         return line + str(error["ctx"]["error"])
     return line + f"{error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
