@@ -22,11 +22,11 @@ from dvc.scm import SCMError, map_scm_exception
 from dvclive import Live
 from pydantic import Field
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, AutoModelForAudioClassification, EarlyStoppingCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.utils import logging
 
-from stages.common import batches, frozen, processor, progress, scores
+from stages.common import batches, classifier, frozen, processor, progress, scores
 from stages.common.clip_trainer import ClipTrainer, MeanLoss
 from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
 from stages.common.tables import read_table
@@ -37,11 +37,6 @@ SPLITS = Path("data/splits.csv")
 FINETUNED = Path("models/finetuned")
 METRICS = Path("metrics/train")
 
-# Every architecture has names of its own for the same thing.
-DROPOUTS = {
-    "dropout": ("hidden_dropout", "feat_proj_dropout", "dropout", "hidden_dropout_prob"),
-    "attention_dropout": ("attention_dropout", "attention_probs_dropout_prob"),
-}
 # What a part's cached output leaves to train: train.frozen must cover it.
 COVERING = {"feature_encoder": ("feature_encoder", "base"), "base": ("base",)}
 
@@ -95,45 +90,6 @@ def choose_precision(asked: str) -> dict[str, bool]:
     elif asked == "auto":
         asked = "fp16" if cuda else "fp32"
     return {"bf16": asked == "bf16", "fp16": asked == "fp16"}
-
-
-def build_model(base: Path, labels: list[str], params: Params) -> torch.nn.Module:
-    """The base model under a new classification head, label names inside.
-
-    Raises:
-        StageError: dropout, spec_augment or frozen ask for what this architecture does not have.
-    """
-    config = AutoConfig.from_pretrained(base)
-    config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
-    for key, names in DROPOUTS.items():
-        rate, known = getattr(params, key), [name for name in names if hasattr(config, name)]
-        if rate is not None and not known:
-            raise StageError(f"params.yaml: train.{key}: a {config.model_type} model has none; set it to null")
-        if rate is not None:
-            config.update(dict.fromkeys(known, rate))
-    if params.spec_augment is not None:
-        config.update(params.spec_augment.model_dump() | {"apply_spec_augment": True})
-    # A checkpoint may have a head for other labels, which gives way to a new one; nothing else may differ.
-    model, loaded = AutoModelForAudioClassification.from_pretrained(
-        base, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
-    )
-    prefix = model.base_model_prefix + "."
-    unlike = [str(key) for key, *_ in loaded["mismatched_keys"] if str(key).startswith(prefix)]
-    if unlike:
-        raise StageError(f"{base}: the weights {unlike[0]} do not fit its config.json; get the checkpoint again")
-    if params.spec_augment is not None and not hasattr(model.base_model, "_mask_hidden_states"):
-        raise StageError(
-            f"params.yaml: train.spec_augment: a {config.model_type} model does not use it; set it to null"
-        )
-    if params.frozen != "none":
-        part = frozen.find(model, params.frozen)
-        if part is None:
-            raise StageError(f"params.yaml: train.frozen: a {config.model_type} model has no {params.frozen}; set none")
-        getattr(*part).requires_grad_(False)
-        if hasattr(model, "freeze_feature_encoder"):
-            # Or a feature encoder would still pass gradients on to its input.
-            model.freeze_feature_encoder()
-    return model
 
 
 def training_arguments(params: Params, micro: int, folder: Path) -> TrainingArguments:
@@ -263,7 +219,9 @@ def main() -> None:
         micro = params.batch_size
         while True:
             repeat(params.seed, params.threads)
-            model = build_model(BASE, encoded.labels, params)
+            rates = {key: getattr(params, key) for key in classifier.DROPOUTS}
+            masks = params.spec_augment and params.spec_augment.model_dump()
+            model = classifier.build(BASE, encoded.labels, rates, masks, params.frozen)
             try:
                 state = fit(model, params, micro, encoded, splits, folder, metrics)
                 break

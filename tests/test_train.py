@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,9 @@ from transformers import (
 )
 
 from stages import download, evaluate, resample_encode, split
-from stages.common import audio, batches, pictures
+from stages.common import audio, batches, classifier, pictures, processor
 from stages.common.tables import read_table
-from stages.train import Params, build_model, choose_precision, main
+from stages.train import choose_precision, main
 
 
 @pytest.fixture
@@ -184,18 +185,15 @@ def change_config(**values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def params(**values: object) -> Params:
-    import yaml
-
-    known = yaml.safe_load(Path("params.yaml").read_text())["train"]
-    return Params.model_validate(known | values)
+def build(masks: dict[str, Any] | None = None, **rates: float | None) -> torch.nn.Module:
+    return classifier.build(Path("models/base"), ["x", "y"], rates, masks, "none")
 
 
 def test_dropout_reaches_the_model_and_label_names_are_inside(ready: Path) -> None:
-    model = build_model(Path("models/base"), ["x", "y"], params(dropout=0.35))
+    model = build(dropout=0.35, attention_dropout=None)
     assert model.config.hidden_dropout == model.config.feat_proj_dropout == 0.35
     assert model.config.attention_dropout == 0.1
-    model = build_model(Path("models/base"), ["x", "y"], params(attention_dropout=0.25))
+    model = build(attention_dropout=0.25)
     assert model.config.attention_dropout == 0.25
     assert model.config.id2label == {0: "x", 1: "y"}
     assert model.config.label2id == {"x": 0, "y": 1}
@@ -226,7 +224,7 @@ def test_whisper_and_ast_train_too_and_refuse_what_they_lack(ready: Path) -> Non
         assert AutoModelForAudioClassification.from_pretrained("models/finetuned").config.num_labels == 10
         with pytest.raises(Exception, match=r"train\.spec_augment"):
             masks = {"mask_time_prob": 0.1, "mask_time_length": 2, "mask_feature_prob": 0.0, "mask_feature_length": 2}
-            build_model(Path("models/base"), ["x", "y"], params(spec_augment=masks))
+            build(masks)
     set_params(ready, {"resample_encode.representation": "base"})
     assert "resample_encode.representation: audio-spectrogram-transformer has no base" in error_of(resample_encode.main)
 
@@ -242,6 +240,16 @@ def test_a_window_longer_than_every_clip_is_refused(ready: Path) -> None:
 def test_fp16_without_a_gpu_is_refused_and_auto_is_not() -> None:
     assert "train.precision: fp16 needs a GPU" in error_of(lambda: choose_precision("fp16"))
     assert not choose_precision("auto")["fp16"]
+
+
+def test_auto_is_fp16_on_a_gpu_that_only_emulates_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a T4 does, which is compute capability 7.5; bf16 came with 8.0."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=7, minor=5))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    assert choose_precision("auto") == {"bf16": False, "fp16": True}
+    assert not processor.has_bf16()
 
 
 def test_bf16_trains_on_a_cpu_too(ready: Path) -> None:

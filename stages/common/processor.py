@@ -9,5 +9,7 @@ def device() -> str:
 
 
 def has_bf16() -> bool:
-    """Whether it multiplies in bf16; without such instructions bf16 is emulated and slower than fp32."""
-    return torch.cuda.is_bf16_supported() if device() == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    """Whether it multiplies in bf16; without such instructions, as on a T4, bf16 is emulated and slower than fp32."""
+    if device() == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
