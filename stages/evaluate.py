@@ -82,6 +82,32 @@ def predict(
     return totals / totals.sum(axis=1, keepdims=True), float(np.mean(right))
 
 
+def predict_halving(
+    model: torch.nn.Module, encoded: batches.Encoded, clips: batches.Clips, window: int | None, batch_size: int
+) -> tuple[np.ndarray, float]:
+    """As `predict`, with smaller batches where the GPU's memory cannot hold these.
+
+    Raises:
+        StageError: a single window does not fit, or the model's answers are no numbers.
+    """
+    while True:
+        try:
+            probabilities, window_accuracy = predict(model, encoded, clips, window, batch_size)
+            break
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise StageError(
+                    "params.yaml: evaluate.window_seconds: a single clip or window does not fit into memory; make it "
+                    "shorter"
+                ) from None
+            batch_size //= 2
+            print(f"out of memory: starting again with batches of {batch_size}", flush=True)
+            torch.cuda.empty_cache()
+    if not np.isfinite(probabilities).all():
+        raise StageError(f"{FINETUNED}: its answers are no numbers, training diverged; lower train.learning_rate")
+    return probabilities, window_accuracy
+
+
 def measure(
     probabilities: np.ndarray, actual: np.ndarray, groups: np.ndarray, labels: list[str], more: dict[str, Any]
 ) -> dict[str, Any]:
@@ -133,7 +159,7 @@ def main() -> None:
     window = batches.window_length(encoded, model, params.window_seconds, "evaluate.window_seconds")
     with frozen.stand_in(model, encoded.key):
         clips = batches.Clips(rows, encoded.key)
-        probabilities, window_accuracy = predict(model, encoded, clips, window, params.batch_size)
+        probabilities, window_accuracy = predict_halving(model, encoded, clips, window, params.batch_size)
     actual = np.array(rows["label"])
     more = {} if window is None else {"window_accuracy": window_accuracy}
     seconds = load_params("resample_encode.max_seconds", Number)

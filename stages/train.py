@@ -97,7 +97,8 @@ def training_arguments(params: Params, micro: int, folder: Path) -> TrainingArgu
         output_dir=str(folder),
         num_train_epochs=params.epochs,
         per_device_train_batch_size=micro,
-        per_device_eval_batch_size=params.eval_batch_size,
+        # Where memory is short, it is so here too; the size of these batches changes no result.
+        per_device_eval_batch_size=max(1, params.eval_batch_size * micro // params.batch_size),
         gradient_accumulation_steps=params.accumulation * params.batch_size // micro,
         learning_rate=params.learning_rate,
         warmup_steps=params.warmup,

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,27 @@ def error_of(main: Callable[[], None]) -> str:
     assert message.startswith("error: ")
     assert "\n" not in message
     return message
+
+
+@contextmanager
+def memory_for(clips: int) -> Iterator[None]:
+    """A device that runs out of memory for more clips than that at once."""
+    import torch
+    from transformers import HubertForSequenceClassification
+
+    original = HubertForSequenceClassification.forward
+
+    @wraps(original)  # the Trainer reads the signature
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(args[0] if args else kwargs["input_values"]) > clips:
+            raise torch.OutOfMemoryError("out of memory")
+        return original(self, *args, **kwargs)
+
+    HubertForSequenceClassification.forward = forward
+    try:
+        yield
+    finally:
+        HubertForSequenceClassification.forward = original
 
 
 def tone(seconds: float = 1.0, sampling_rate: int = 22_050, hz: float = 440.0) -> np.ndarray:

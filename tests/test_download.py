@@ -128,16 +128,18 @@ def test_every_path_is_chosen_or_rejected_and_no_name_is_given_twice(files: list
     assert len(set(stems)) == len(stems)
 
 
-def test_a_linked_label_folder_is_taken_and_an_unwritable_name_is_not(workspace: Path) -> None:
+def test_a_linked_label_folder_is_taken_and_an_unwritable_name_or_dangling_link_is_not(workspace: Path) -> None:
     clips = write_clips(workspace / "mine")
     (clips / "b").rename(workspace / "elsewhere")
     (clips / "b").symlink_to(workspace / "elsewhere")
     shutil.copyfile(clips / "a" / "a.00000.wav", os.fsencode(clips / "a") + b"/caf\xe9.wav")
-    use_folder(workspace, clips)
+    (clips / "a" / "gone.wav").symlink_to(workspace / "nowhere.wav")
+    use_folder(workspace, clips, max_rejected=0.5)
     download_dataset()
     assert {clip["label"] for clip in read_csv("data/raw/clips.csv")} == {"a", "b"}
-    [rejected] = read_csv("data/raw/rejected.csv")
-    assert "rename it" in rejected["reason"]
+    reasons = {row["file"]: row["reason"] for row in read_csv("data/raw/rejected.csv")}
+    assert "rename it" in reasons.pop("'a/caf\\udce9.wav'")
+    assert reasons == {"a/gone.wav": "cannot be read: No such file or directory"}
 
 
 def test_a_label_that_predictions_could_not_hold_is_refused(workspace: Path) -> None:

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import error_of, set_params
+from conftest import error_of, memory_for, set_params
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification, pipeline
 
 from stages.common import audio, batches, scores
@@ -108,3 +109,22 @@ def test_a_single_label_is_refused(copied: Path) -> None:
     info["features"]["label"]["names"] = ["blues"]
     path.write_text(json.dumps(info))
     assert "data/encoded has no label but blues" in error_of(main)
+
+
+def test_out_of_memory_halves_the_batch_and_comes_to_the_same(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    set_params(copied, {"evaluate.batch_size": 8})
+    main()
+    first = pd.read_csv("metrics/predictions.csv")
+    with memory_for(clips=3):
+        main()
+    assert "starting again with batches of 2" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(pd.read_csv("metrics/predictions.csv"), first, atol=1e-5)
+    with memory_for(clips=0):
+        assert "evaluate.window_seconds: a single clip or window does not fit" in error_of(main)
+
+
+def test_a_model_that_answers_with_no_numbers_is_refused(copied: Path) -> None:
+    path = "models/finetuned/model.safetensors"
+    weights = load_file(path)
+    save_file(weights | {"classifier.bias": weights["classifier.bias"] * torch.nan}, path, {"format": "pt"})
+    assert "training diverged; lower train.learning_rate" in error_of(main)

@@ -1,6 +1,7 @@
 """The stages against a Hub, by the real clients. Only the Hub itself is a stand-in: tests/local_hub.py."""
 
 import json
+import lzma
 import re
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from huggingface_hub import ModelCard
 from local_hub import Fault, LocalHub
 from transformers import AutoModel, HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
+
+from stages.common.clip_sources import _label_names
 
 GENRES = ("blues", "jazz", "rock")
 GTZAN, DISTILHUBERT = "marsyas/gtzan", "ntu-spml/distilhubert"
@@ -197,6 +200,27 @@ def test_parquet_gives_the_same_clips_and_its_class_labels_names(
     assert "no column label; it has audio, genre" in mistake(hub, "stages.download", "dataset")
 
 
+def test_rows_without_a_label_or_audio_are_rejected_by_name(hub: LocalHub, workspace: Path, tmp_path: Path) -> None:
+    content = [wav(1.0, 200 + 50 * n) for n in range(8)]
+    audio = [{"bytes": own, "path": f"c{n}.wav"} for n, own in enumerate(content)]
+    audio[0]["bytes"] = audio[1] = None
+    labels = ["a", "a", None, "", "a", "a", "b", "b"]
+    table = pa.table({"audio": audio, "genre": labels, "known": [0, 0, -1, -1, 0, 0, 1, 1]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    hub.commit("dataset", GTZAN, {"train.parquet": tmp_path / "a.parquet"})
+    source = {"source": "hub", "id": GTZAN, "label_column": "genre", "max_rejected": 0.5}
+    set_params(workspace, {"download.dataset": source})
+    stage(hub, "stages.download", "dataset")
+    assert listed() == ["c4", "c5", "c6", "c7"]
+    rejected = pd.read_csv("data/raw/rejected.csv").set_index("file")["reason"]
+    assert rejected["/c2.wav"] == rejected["/c3.wav"] == "no label"
+    assert set(rejected.index) == {"a/c0.wav", "a/a.00001.mp3", "/c2.wav", "/c3.wav"}
+    set_params(workspace, {"download.dataset.audio_column": "known"})
+    assert "column known holds no audio" in mistake(hub, "stages.download", "dataset")
+    to_name = _label_names(table.schema, Features({"genre": ClassLabel(names=["a", "b/c"])}), "genre")
+    assert [to_name(value) for value in (0, 1, -1, None)] == ["a", "b-c", "", ""]
+
+
 @pytest.mark.parametrize("old", [True, False], ids=["pickled", "safetensors"])
 def test_distilhubert_comes_whole_from_old_and_new_files(
     hub: LocalHub, workspace: Path, tmp_path: Path, old: bool
@@ -338,6 +362,7 @@ def crowd() -> bytes:
         (lambda: evil("genres/rock/a.wav", size=3_000_000), "unpacks to more than 0.002 GB at 'genres/rock/a.wav'"),
         (lambda: pack(replica())[:20_000], "broken archive"),
         (lambda: b"no archive at all", "broken archive"),
+        (lambda: lzma.compress(pack(replica()))[:2000], "broken archive"),
     ],
 )
 def test_an_archive_that_means_harm_is_refused_by_name(

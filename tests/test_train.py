@@ -1,9 +1,8 @@
 import hashlib
+import importlib
 import json
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from conftest import error_of, git, set_params, write_clips
+from conftest import error_of, git, memory_for, set_params, write_clips
 from datasets import load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,14 +25,13 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
-    HubertForSequenceClassification,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperModel,
 )
 
 from stages import download, evaluate, resample_encode, split
-from stages.common import audio, batches, classifier, pictures, processor
+from stages.common import audio, batches, classifier, pictures, processor, repeatable
 from stages.common.tables import read_table
 from stages.train import choose_precision, main
 
@@ -118,6 +116,34 @@ def test_a_base_model_with_a_head_for_other_labels_gets_a_new_one(ready: Path) -
     save_file(weights, "models/base/model.safetensors", {"format": "pt"})
     main()
     assert AutoModelForAudioClassification.from_pretrained("models/finetuned").config.num_labels == 10
+
+
+def test_a_base_model_that_is_not_whole_is_refused(ready: Path) -> None:
+    path = Path("models/base/model.safetensors")
+    weights = load_file(path)
+    for broken in (
+        {name: tensor for name, tensor in weights.items() if "layers.0" not in name},
+        {f"module.{name}": tensor for name, tensor in weights.items()},
+        {name: tensor[:1] if "layers.0" in name else tensor for name, tensor in weights.items()},
+    ):
+        save_file({name: tensor.clone() for name, tensor in broken.items()}, path, {"format": "pt"})
+        assert "are missing or do not fit config.json" in error_of(main)
+    path.rename("models/base/model-00001-of-00002.safetensors")
+    weight_map = {name: f"model-0000{1 + ('layers' in name)}-of-00002.safetensors" for name in weights}
+    index = {"metadata": {}, "weight_map": weight_map}
+    Path("models/base/model.safetensors.index.json").write_text(json.dumps(index))
+    assert "get the checkpoint again" in error_of(main)
+
+
+def test_weights_of_another_whisper_are_refused(ready: Path) -> None:
+    """Its classifier names the encoder otherwise than its base model's prefix."""
+    model, extractor = tiny_whisper()
+    model.save_pretrained("models/base")
+    extractor.save_pretrained("models/base")
+    set_params(ready, {"resample_encode.feature_extractor": {}, "train.window_seconds": None})
+    resample_encode.main()
+    change_config(encoder_ffn_dim=12)
+    assert "fc1" in error_of(main)
 
 
 def test_a_git_repo_without_a_commit_is_told_of(ready: Path) -> None:
@@ -229,7 +255,9 @@ def test_whisper_and_ast_train_too_and_refuse_what_they_lack(ready: Path) -> Non
     assert "resample_encode.representation: audio-spectrogram-transformer has no base" in error_of(resample_encode.main)
 
 
-def test_a_window_longer_than_every_clip_is_refused(ready: Path) -> None:
+def test_a_window_longer_than_every_clip_or_too_short_for_the_model_is_refused(ready: Path) -> None:
+    set_params(ready, {"train.window_seconds": 0.03})  # the model hears 25 ms four times, 10 ms apart
+    assert "train.window_seconds: 0.03 s is shorter than one frame" in error_of(main)
     set_params(ready, {"train.window_seconds": 1.5})
     message = error_of(main)
     assert "train.window_seconds: 1.5 s is longer than every clip (at most 1 s)" in message
@@ -250,6 +278,13 @@ def test_auto_is_fp16_on_a_gpu_that_only_emulates_bf16(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
     assert choose_precision("auto") == {"bf16": False, "fp16": True}
     assert not processor.has_bf16()
+
+
+def test_of_several_gpus_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more, the Trainer multiplies the batch."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    importlib.reload(repeatable)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
 
 
 def test_bf16_trains_on_a_cpu_too(ready: Path) -> None:
@@ -388,27 +423,9 @@ def losses() -> np.ndarray:
     return pictures.read_epochs(Path("metrics/train"))[["train_loss", "eval_loss"]].to_numpy()
 
 
-@contextmanager
-def memory_for(clips: int) -> Iterator[None]:
-    """A device that runs out of memory for more clips than that in one step of training."""
-
-    original = HubertForSequenceClassification.forward
-
-    @wraps(original)  # the Trainer reads the signature
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.training and len(kwargs["input_values"]) > clips:
-            raise torch.OutOfMemoryError("out of memory")
-        return original(self, *args, **kwargs)
-
-    HubertForSequenceClassification.forward = forward
-    try:
-        yield
-    finally:
-        HubertForSequenceClassification.forward = original
-
-
 def test_out_of_memory_halves_the_batch_and_comes_to_the_same(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
     set_params(ready, {"train.window_seconds": None, "train.batch_size": 8, "train.epochs": 2, "train.dropout": 0.0})
+    set_params(ready, {"train.eval_batch_size": 8})
     main()
     first = losses()
     capsys.readouterr()

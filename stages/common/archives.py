@@ -56,4 +56,6 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(archive) as tar:
             yield tar
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise StageError(f"{archive.name}: broken archive ({error}); download it again") from None
+        raise StageError(
+            f"{archive.name}: broken archive ({' '.join(str(error).split())}); download it again"
+        ) from None

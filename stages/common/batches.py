@@ -60,8 +60,8 @@ def window_length(encoded: Encoded, model: torch.nn.Module, seconds: float | Non
     """Length of a window in samples, or in frames where the feature encoder's output is cached; None for whole clips.
 
     Raises:
-        StageError: the model takes spectrograms of one fixed size, the whole base model has seen the clips already, or
-            no clip is as long as the window.
+        StageError: the model takes spectrograms of one fixed size, the whole base model has seen the clips already, no
+            clip is as long as the window, or the window is too short for the model.
     """
     if seconds is None:
         return None
@@ -76,8 +76,8 @@ def window_length(encoded: Encoded, model: torch.nn.Module, seconds: float | Non
         )
     rate = encoded.extractor.sampling_rate
     window = round(seconds * rate)
-    if encoded.part:
-        window = int(model._get_feat_extract_output_lengths(window))
+    frames = int(model._get_feat_extract_output_lengths(window))
+    window = frames if encoded.part else window
     chunks = encoded.rows.data.column(encoded.key).chunks
     longest = max(pc.max(pc.list_value_length(getattr(chunk, "storage", chunk))).as_py() for chunk in chunks)
     if window > longest:
@@ -86,7 +86,7 @@ def window_length(encoded: Encoded, model: torch.nn.Module, seconds: float | Non
             f"params.yaml: {key}: {seconds} s is longer than every clip (at most {told:g} s); "
             "make it shorter, or null for whole clips"
         )
-    if window < 1:
+    if frames < 1:
         raise StageError(f"params.yaml: {key}: {seconds} s is shorter than one frame; make it longer")
     return window
 
@@ -122,8 +122,8 @@ def alike(clips: Clips, batch_size: int) -> list[list[int]]:
 def collate(encoded: Encoded, clips: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:
     """Stack clips or windows, with zeros after the shorter ones.
 
-    An attention mask goes along only where something was padded and the feature extractor wants one: a mask of ones
-    costs attention its fast path.
+    An attention mask goes along only where something was padded and the feature extractor wants one: without a mask,
+    attention keeps its fast path.
 
     Returns:
         The model's input, float32 (batch, ...), labels int64 (batch,), and perhaps attention_mask (batch, samples).

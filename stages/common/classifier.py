@@ -9,6 +9,8 @@ from transformers import AutoConfig, AutoModelForAudioClassification, PreTrained
 from stages.common import frozen
 from stages.common.stage import StageError
 
+# What the base model does not have: its classifier's own weights, by the first part of their names.
+HEAD = ("projector.", "classifier.", "layer_weights")
 # Every architecture has names of its own for the same thing.
 DROPOUTS = {
     "dropout": ("hidden_dropout", "feat_proj_dropout", "dropout", "hidden_dropout_prob"),
@@ -54,18 +56,24 @@ def set_dropout(config: PreTrainedConfig, key: str, rate: float | None) -> None:
 
 
 def load(base: Path, config: PreTrainedConfig) -> PreTrainedModel:
-    """A checkpoint may have a head for other labels, which gives way to a new one; nothing else may differ.
+    """A head for another number of labels gives way to a new one; nothing else may differ from the config.
 
     Raises:
-        StageError: the weights are of another shape than the config says.
+        StageError: weights are missing, or of another shape than the config says.
     """
-    model, loaded = AutoModelForAudioClassification.from_pretrained(
-        base, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
-    )
-    prefix = model.base_model_prefix + "."
-    unlike = [str(key) for key, *_ in loaded["mismatched_keys"] if str(key).startswith(prefix)]
+    try:
+        model, loaded = AutoModelForAudioClassification.from_pretrained(
+            base, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    except OSError as error:
+        raise StageError(f"{base}: {' '.join(str(error).split())}; get the checkpoint again") from None
+    unlike = loaded["missing_keys"] | {key for key, *_ in loaded["mismatched_keys"]}
+    # Masking's own weights are missing from checkpoints that were trained without it.
+    unlike = sorted(key for key in unlike if not key.startswith(HEAD) and not key.endswith("masked_spec_embed"))
     if unlike:
-        raise StageError(f"{base}: the weights {unlike[0]} do not fit its config.json; get the checkpoint again")
+        raise StageError(
+            f"{base}: the weights {unlike[0]} are missing or do not fit config.json; get the checkpoint again"
+        )
     return model
 
 

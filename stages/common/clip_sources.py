@@ -100,7 +100,11 @@ class Folder(_Source):
         files = {}
         for candidate in tqdm(candidates, "copy", unit="clip"):
             file = place(audio, candidate)
-            shutil.copyfile(root / candidate.path, file)
+            try:
+                shutil.copyfile(root / candidate.path, file)
+            except (FileNotFoundError, PermissionError) as error:
+                rejected.append((candidate.path, f"cannot be read: {error.strerror}"))
+                continue
             files[file] = candidate.path
         return Fetched(files, rejected, {"source": "folder", "id": root.resolve().name, "licence": self.licence})
 
@@ -128,6 +132,8 @@ def choose(paths: Iterable[str], depth: int | None = None) -> tuple[list[Candida
         if not path.isprintable():
             # Such as a name in another encoding than UTF-8: no CSV could hold it.
             rejected.append((ascii(path), "name that cannot be written; rename it"))
+        elif path.startswith("/"):
+            rejected.append((path, "no label"))
         elif any(part.startswith(".") for part in parts):
             rejected.append((path, "hidden file"))
         elif PurePosixPath(path).suffix.lower() not in EXTENSIONS:
@@ -193,6 +199,7 @@ class Hub(_Source):
 
         `load_dataset` would first write all of it once more, as Arrow.
         """
+        import pyarrow as pa
         import pyarrow.parquet as pq
         from datasets import load_dataset_builder
 
@@ -207,23 +214,33 @@ class Hub(_Source):
             if missing := {self.audio_column, self.label_column} - set(parquet.schema_arrow.names):
                 known = ", ".join(parquet.schema_arrow.names)
                 raise StageError(f"dataset {self.id} has no column {missing.pop()}; it has {known}")
+            if not pa.types.is_struct(parquet.schema_arrow.field(self.audio_column).type):
+                raise StageError(f"dataset {self.id}: column {self.audio_column} holds no audio; set audio_column")
             for batch in parquet.iter_batches(64, columns=[self.audio_column, self.label_column]):
                 for row in batch.to_pylist():
-                    clip, label = row[self.audio_column], to_name(row[self.label_column])
-                    name = Path(clip["path"] or f"{label}.{number:05d}{_suffix(clip['bytes'])}").name
+                    clip, label = row[self.audio_column] or {}, to_name(row[self.label_column])
+                    content = clip.get("bytes") or b""
+                    name = Path(clip.get("path") or f"{label}.{number:05d}{_suffix(content)}").name
                     number += 1
-                    yield f"{label}/{name}", clip["bytes"]
+                    yield f"{label}/{name}", content
 
 
 def _label_names(schema: Any, features: Any, column: str) -> Callable[[Any], str]:
-    """How a label column's values become names: by its ClassLabel in the card or the file, or as they are."""
+    """How a label column's values become names: by its ClassLabel in the card or the file, or as they are.
+
+    Null, and -1 of a ClassLabel, which the Hub's data sets use for what is not labelled, have none: "".
+    """
     from datasets import ClassLabel, Features
 
     features = features or Features.from_arrow_schema(schema)
     label = features.get(column)
-    to_name = label.int2str if isinstance(label, ClassLabel) else str
-    # A label becomes a folder.
-    return lambda value: to_name(value).replace("/", "-")
+    names = dict(enumerate(label.names)) | {-1: ""} if isinstance(label, ClassLabel) else {}
+
+    def to_name(value: Any) -> str:
+        # A label becomes a folder.
+        return "" if value is None else str(names.get(value, value)).replace("/", "-")
+
+    return to_name
 
 
 def _suffix(content: bytes) -> str:

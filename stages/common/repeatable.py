@@ -5,7 +5,7 @@ import os
 # Before torch starts: cuBLAS repeats its sums only with a workspace of its own, and on a machine with several
 # GPUs the Trainer would multiply the batch size by their number.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 import torch
 import transformers
