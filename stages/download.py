@@ -136,7 +136,8 @@ def download_dataset() -> None:
             print(f"{found['original']} of the {found['known']} files of {found['table']} are here, byte for byte")
             for name in found["differ"]:
                 print(f"not the original: {name}")
-        clips, unusable, rejected = [], [], list(fetched.rejected)
+        clips, rejected = [], fetched.rejected + fetched.unreadable
+        unusable = [f"{name}: {reason}" for name, reason in fetched.unreadable]
         for file, row in describe_all(list(fetched.files)):
             if isinstance(row, audio.AudioError):
                 name = fetched.files[file]

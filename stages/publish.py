@@ -1,6 +1,7 @@
 """Put together what the Hub would hold: the model, its card, its metrics and training logs; push it if asked.
 
-Reads   params.yaml: publish, train; models/finetuned/; metrics/; the source.json of data/raw/ and models/base/
+Reads   params.yaml: publish, train, resample_encode.representation and .precision; models/finetuned/; metrics/;
+        the source.json of data/raw/ and models/base/
 Writes  models/published/
 Run     python -m stages.publish
 """
@@ -75,7 +76,7 @@ def card_data(name: str, data: dict[str, Any], base: dict[str, Any], metrics: di
     )
 
 
-def write_card(folder: Path, name: str, train: dict[str, Any]) -> None:
+def write_card(folder: Path, name: str, hyperparameters: dict[str, Any]) -> None:
     """Fill the card's template from the files that the stages left."""
     facts = {key: json.loads(path.read_text()) for key, path in SOURCES.items()}
     metrics = json.loads((METRICS / "metrics.json").read_text())
@@ -87,7 +88,7 @@ def write_card(folder: Path, name: str, train: dict[str, Any]) -> None:
         repo=name if "/" in name else f"your-name/{name}",
         metrics=metrics,
         split=json.loads((METRICS / "split.json").read_text()),
-        train=train,
+        hyperparameters=hyperparameters,
         epochs=read_epochs(METRICS / "train").reset_index().to_dict("records"),
         architecture=config["architectures"][0],
         labels=list(config["id2label"].values()),
@@ -124,7 +125,9 @@ def push(params: Params, accuracy: float) -> str:
 
 def main() -> None:
     params = load_params("publish", Params)
-    train = load_params("train", dict[str, Any])
+    hyperparameters = load_params("train", dict[str, Any])
+    for key in ("resample_encode.representation", "resample_encode.precision"):
+        hyperparameters[key] = load_params(key, str)
     need(FINETUNED / "config.json", METRICS / "metrics.json", METRICS / "split.json", *SOURCES.values())
     accuracy = json.loads((METRICS / "metrics.json").read_text())["accuracy"]
     if params.push:
@@ -133,7 +136,7 @@ def main() -> None:
         shutil.copytree(FINETUNED, folder)
         for name in ("metrics.json", "predictions.csv", "result.png"):
             shutil.copyfile(METRICS / name, folder / name)
-        write_card(folder, params.name, train)
+        write_card(folder, params.name, hyperparameters)
     print(f"{PUBLISHED}: {params.name}")
     if params.push:
         print(push(params, accuracy))

@@ -22,10 +22,10 @@ from datasets import Array2D, ClassLabel, DatasetInfo, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 from pydantic import Field
 from tqdm import tqdm
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+from transformers import AutoConfig, AutoFeatureExtractor
 from transformers.utils import logging
 
-from stages.common import audio, frozen, processor
+from stages.common import audio, classifier, frozen, processor
 from stages.common.repeatable import repeat
 from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
 
@@ -67,11 +67,11 @@ def load_part(folder: Path, part: str, precision: str) -> Callable[[np.ndarray],
     Of the whole base it is one frame, the mean.
 
     Raises:
-        StageError: the model has no such part, or its head needs more than the part's output.
+        StageError: the model has no such part, its head needs more than the part's output, or it is not whole.
     """
     repeat(0, threads=1)  # the clips are spread over threads already
     logging.set_verbosity_error()
-    model = AutoModelForAudioClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    model = classifier.load(folder, AutoConfig.from_pretrained(folder)).eval()
     if not frozen.can_be_cached(model, part):
         raise StageError(
             f"params.yaml: resample_encode.representation: {model.config.model_type} has no {part} whose output is all "

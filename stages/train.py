@@ -149,7 +149,8 @@ def check_cached(params: Params, part: str | None) -> None:
             f"params.yaml: train.frozen: {params.frozen} cannot train the {part} behind its cached output; "
             f"set {part}, or resample_encode.representation: input"
         )
-    inside = [key for key in ("dropout", "attention_dropout", "spec_augment") if getattr(params, key) is not None]
+    # No dropout is what the cached output has.
+    inside = [key for key in ("dropout", "attention_dropout", "spec_augment") if getattr(params, key)]
     if part == "base" and inside:
         raise StageError(f"params.yaml: train.{inside[0]}: the base model's cached output knows none; set it to null")
 
@@ -212,6 +213,7 @@ def main() -> None:
     params = load_params("train", Params)
     need(BASE / "config.json", ENCODED, SPLITS)
     logging.set_verbosity_error()
+    logging.disable_progress_bar()  # of writing each epoch's checkpoint
     encoded = batches.open_encoded(ENCODED)
     check_cached(params, encoded.part)
     splits = read_table(SPLITS)

@@ -23,6 +23,7 @@ def test_the_card_says_what_was_measured_and_what_it_does_not_mean(finished: Pat
     assert "0 of the 10 test clips whose recording" in flat
     assert "| epoch | eval accuracy | eval loss | train loss |\n|---|---|---|---|\n| 1 | " in card.text
     assert "| learning_rate | " in card.text
+    assert "| resample_encode.representation | input |" in card.text
     assert "| blues | " in card.text
 
 

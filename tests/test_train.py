@@ -133,6 +133,8 @@ def test_a_base_model_that_is_not_whole_is_refused(ready: Path) -> None:
     index = {"metadata": {}, "weight_map": weight_map}
     Path("models/base/model.safetensors.index.json").write_text(json.dumps(index))
     assert "get the checkpoint again" in error_of(main)
+    set_params(ready, {"resample_encode.representation": "feature_encoder"})
+    assert "get the checkpoint again" in error_of(resample_encode.main)
 
 
 def test_weights_of_another_whisper_are_refused(ready: Path) -> None:
@@ -374,7 +376,7 @@ def test_behind_a_cached_base_only_the_head_is_trained_and_the_saved_model_is_wh
         extractor.save_pretrained("models/base")
         set_params(ready, {"resample_encode.feature_extractor": {}})
     set_params(ready, {"resample_encode.representation": "base", "train.frozen": "base"})
-    set_params(ready, {"train.window_seconds": None, "train.dropout": None})
+    set_params(ready, {"train.window_seconds": None, "train.dropout": None, "train.attention_dropout": 0.0})
     resample_encode.main()
     main()
     evaluate.main()

@@ -83,7 +83,7 @@ def window_length(encoded: Encoded, model: torch.nn.Module, seconds: float | Non
     if window > longest:
         told = longest * seconds / window if encoded.part else longest / rate
         raise StageError(
-            f"params.yaml: {key}: {seconds} s is longer than every clip (at most {told:g} s); "
+            f"params.yaml: {key}: {seconds} s is longer than every clip (at most {told:.3g} s); "
             "make it shorter, or null for whole clips"
         )
     if frames < 1:

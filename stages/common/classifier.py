@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification, PreTrained
 from stages.common import frozen
 from stages.common.stage import StageError
 
+MEND = "get the checkpoint again: dvc repro --force download@model"
 # What the base model does not have: its classifier's own weights, by the first part of their names.
 HEAD = ("projector.", "classifier.", "layer_weights")
 # Every architecture has names of its own for the same thing.
@@ -66,13 +67,13 @@ def load(base: Path, config: PreTrainedConfig) -> PreTrainedModel:
             base, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
         )
     except OSError as error:
-        raise StageError(f"{base}: {' '.join(str(error).split())}; get the checkpoint again") from None
+        raise StageError(f"{base}: {' '.join(str(error).split())}; {MEND}") from None
     unlike = loaded["missing_keys"] | {key for key, *_ in loaded["mismatched_keys"]}
     # Masking's own weights are missing from checkpoints that were trained without it.
     unlike = sorted(key for key in unlike if not key.startswith(HEAD) and not key.endswith("masked_spec_embed"))
     if unlike:
         raise StageError(
-            f"{base}: the weights {unlike[0]} are missing or do not fit config.json; get the checkpoint again"
+            f"{base}: {len(unlike)} weights are missing or do not fit config.json (first: {unlike[0]}); {MEND}"
         )
     return model
 

@@ -30,11 +30,13 @@ class Fetched(NamedTuple):
     files: where each was put -> its path inside the data set, in the data set's own order.
     rejected: (path, reason) of what is no clip: hidden, no audio, a double name.
     origin: source, id, revision, licence; it becomes source.json.
+    unreadable: (path, reason) of what should be a clip.
     """
 
     files: dict[Path, str]
     rejected: list[tuple[str, str]]
     origin: dict[str, Any]
+    unreadable: list[tuple[str, str]]
 
 
 class Candidate(NamedTuple):
@@ -69,7 +71,7 @@ class Procedural(_Source):
         with ProcessPoolExecutor() as pool:
             files = list(tqdm(pool.map(_compose, *zip(*jobs), chunksize=16), "compose", len(jobs), unit="clip"))
         origin = {"source": "procedural", "id": "procedurally composed music", "seed": self.seed, "licence": "cc0-1.0"}
-        return Fetched({file: f"{file.parent.name}/{file.name}" for file in files}, [], origin)
+        return Fetched({file: f"{file.parent.name}/{file.name}" for file in files}, [], origin, [])
 
 
 def _compose(file: Path, genre: str, seconds: float, seed: list[int]) -> Path:
@@ -97,16 +99,16 @@ class Folder(_Source):
             raise StageError(
                 f"params.yaml: download.dataset.path: no audio in {self.path}/<label>/: {', '.join(sorted(EXTENSIONS))}"
             )
-        files = {}
+        files, unreadable = {}, []
         for candidate in tqdm(candidates, "copy", unit="clip"):
-            file = place(audio, candidate)
-            try:
-                shutil.copyfile(root / candidate.path, file)
-            except (FileNotFoundError, PermissionError) as error:
-                rejected.append((candidate.path, f"cannot be read: {error.strerror}"))
-                continue
-            files[file] = candidate.path
-        return Fetched(files, rejected, {"source": "folder", "id": root.resolve().name, "licence": self.licence})
+            own, file = root / candidate.path, place(audio, candidate)
+            if own.is_file() and os.access(own, os.R_OK):
+                shutil.copyfile(own, file)
+                files[file] = candidate.path
+            else:
+                unreadable.append((candidate.path, "cannot be read: a link to nothing, no file, or not permitted"))
+        origin = {"source": "folder", "id": root.resolve().name, "licence": self.licence}
+        return Fetched(files, rejected, origin, unreadable)
 
 
 def place(audio: Path, candidate: Candidate) -> Path:
@@ -182,7 +184,7 @@ class Hub(_Source):
             files, rejected = self._write_rows(folder, audio)
         origin = {"source": "hub", "id": self.id, "title": self.title or self.id.split("/")[-1], "config": self.config}
         origin |= {"revision": commit, "licence": self.licence}
-        return Fetched(files, rejected, origin)
+        return Fetched(files, rejected, origin, [])
 
     def _write_rows(self, folder: Path, audio: Path) -> tuple[dict[Path, str], list[tuple[str, str]]]:
         chosen, rejected = choose((path for path, _ in self._rows(folder)), depth=2)
