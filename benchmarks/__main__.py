@@ -31,7 +31,8 @@ HEAD = """# Benchmarks
 
 Measured side by side, each table in one run: the ratios are what counts. `make bench` measures again (on two cores it
 takes half an hour and 6 GB of disk; the course's side of encoding needs FFmpeg), `python -m benchmarks composed real`
-the last two tables (an hour), `python -m benchmarks --device cuda` on a GPU.
+the last two tables (an hour; `real` needs clips of GTZAN and a Whisper checkpoint in `../shared`, which are no part of
+the project), `python -m benchmarks --device cuda` on a GPU.
 """
 
 
