@@ -88,12 +88,11 @@ def predict_halving(
     """As `predict`, with smaller batches where the GPU's memory cannot hold these.
 
     Raises:
-        StageError: a single window does not fit, or the model's answers are no numbers.
+        StageError: a single window does not fit.
     """
     while True:
         try:
-            probabilities, window_accuracy = predict(model, encoded, clips, window, batch_size)
-            break
+            return predict(model, encoded, clips, window, batch_size)
         except torch.OutOfMemoryError:
             if batch_size == 1:
                 raise StageError(
@@ -103,9 +102,6 @@ def predict_halving(
             batch_size //= 2
             print(f"out of memory: starting again with batches of {batch_size}", flush=True)
             torch.cuda.empty_cache()
-    if not np.isfinite(probabilities).all():
-        raise StageError(f"{FINETUNED}: its answers are no numbers, training diverged; lower train.learning_rate")
-    return probabilities, window_accuracy
 
 
 def measure(
@@ -160,6 +156,8 @@ def main() -> None:
     with frozen.stand_in(model, encoded.key):
         clips = batches.Clips(rows, encoded.key)
         probabilities, window_accuracy = predict_halving(model, encoded, clips, window, params.batch_size)
+    if not np.isfinite(probabilities).all():
+        raise StageError(f"{FINETUNED}: its answers are no numbers, training diverged; lower train.learning_rate")
     actual = np.array(rows["label"])
     more = {} if window is None else {"window_accuracy": window_accuracy}
     seconds = load_params("resample_encode.max_seconds", Number)
