@@ -11,7 +11,6 @@ import csv
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from stages.common import audio, base_models, clip_sources, fingerprints
+from stages.common.clip_sources import HIDDEN
 from stages.common.stage import StageError, load_params, run, whole
 
 RAW = Path("data/raw")
@@ -114,10 +114,20 @@ def tell(rejected: list[tuple[str, str]]) -> None:
     by_reason: dict[str, list[str]] = {}
     for name, reason in rejected:
         by_reason.setdefault(reason.split(":")[0], []).append(f"{name}: {reason}")
-    for lines in by_reason.values():
-        print(*(f"rejected {line}" for line in lines[:MOST_TOLD]), sep="\n")
-        if len(lines) > MOST_TOLD:
-            print(f"rejected {len(lines) - MOST_TOLD} more like that; {RAW}/rejected.csv lists them all")
+    for reason, lines in by_reason.items():
+        if reason == HIDDEN:
+            # macOS puts one beside each clip of an archive: they are no rejected clips.
+            print(f"ignored {len(lines)} hidden files (first: {lines[0].removesuffix(f': {HIDDEN}')})")
+        else:
+            print_some([f"rejected {line}" for line in lines], "rejected.csv")
+
+
+def print_some(lines: list[str], table: str) -> None:
+    """Print the first MOST_TOLD lines, and how many more a file of data/raw lists."""
+    for line in lines[:MOST_TOLD]:
+        print(line)
+    if len(lines) > MOST_TOLD:
+        print(f"{len(lines) - MOST_TOLD} more like that; {RAW / table} lists them all")
 
 
 def write_csv(path: Path, fields: list[str], rows: list[dict[str, Any]]) -> None:
@@ -134,8 +144,7 @@ def download_dataset() -> None:
         if params.originals:
             fetched.origin["originals"] = found = compare(list(fetched.files), Path(params.originals))
             print(f"{found['original']} of the {found['known']} files of {found['table']} are here, byte for byte")
-            for name in found["differ"]:
-                print(f"not the original: {name}")
+            print_some([f"not the original: {name}" for name in found["differ"]], "source.json")
         clips, rejected = [], fetched.rejected + fetched.unreadable
         unusable = [f"{name}: {reason}" for name, reason in fetched.unreadable]
         for file, row in describe_all(list(fetched.files)):
@@ -154,7 +163,9 @@ def download_dataset() -> None:
         write_csv(folder / "rejected.csv", ["file", "reason"], [{"file": f, "reason": r} for f, r in rejected])
         (folder / "source.json").write_text(json.dumps(fetched.origin, indent=2) + "\n")
     labels = len({clip["label"] for clip in clips})
-    print(f"{RAW}: {len(clips)} clips of {labels} labels, {len(rejected)} files rejected")
+    hidden = sum(reason == HIDDEN for _, reason in rejected)
+    ignored = f", {hidden} hidden files ignored" if hidden else ""
+    print(f"{RAW}: {len(clips)} clips of {labels} labels, {len(rejected) - hidden} files rejected{ignored}")
 
 
 def download_model() -> None:
@@ -167,12 +178,9 @@ def download_model() -> None:
     print(f"{BASE}: {summary}")
 
 
-def main() -> None:
-    targets = {"dataset": download_dataset, "model": download_model}
-    if sys.argv[1:] not in [[target] for target in targets]:
-        raise StageError("usage: python -m stages.download dataset|model")
-    targets[sys.argv[1]]()
+def main(target: str) -> None:
+    {"dataset": download_dataset, "model": download_model}[target]()
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, {"download.dataset": DatasetParams, "download.model": ModelParams}, targets=["dataset", "model"])

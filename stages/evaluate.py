@@ -150,7 +150,7 @@ def main() -> None:
         raise StageError(f"{ENCODED} has no label but {encoded.labels[0]}, which is always right; add clips of another")
     splits = read_table(SPLITS)
     rows = batches.take(encoded, splits, "test")
-    model = AutoModelForAudioClassification.from_pretrained(FINETUNED, dtype=torch.float32)
+    model = AutoModelForAudioClassification.from_pretrained(FINETUNED, dtype=torch.float32, trust_remote_code=False)
     model.to(processor.device()).eval()
     window = batches.window_length(encoded, model, params.window_seconds, "evaluate.window_seconds")
     with frozen.stand_in(model, encoded.key):
@@ -191,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, {"evaluate": Params})

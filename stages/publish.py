@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from stages.common import hub
+from stages.common.hub_id import HubId
 from stages.common.pictures import read_epochs
 from stages.common.stage import Number, Section, StageError, load_params, need, run, whole
 
@@ -31,19 +30,10 @@ TEMPLATE = Path(__file__).with_name("common") / "model_card.md"
 
 
 class Params(Section):
-    name: str  # of the repo on the Hub, with an owner or, to push into the token's own account, without
+    name: HubId  # of the repo on the Hub, with an owner or, to push into the token's own account, without
     push: bool
     private: bool = True  # of a repo that does not exist yet
     min_accuracy: Number | None = Field(None, ge=0, le=1)  # nothing less is pushed
-
-    @field_validator("name")
-    @classmethod
-    def _is_a_repo_name(cls, name: str) -> str:
-        try:
-            validate_repo_id(name)
-        except HFValidationError as error:
-            raise ValueError(" ".join(str(error).split())) from None
-        return name
 
 
 def card_data(name: str, data: dict[str, Any], base: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
@@ -56,7 +46,7 @@ def card_data(name: str, data: dict[str, Any], base: dict[str, Any], metrics: di
             dataset_type=data["id"] if on_hub else data["source"],
             dataset_name=data.get("title", data["id"]),
             dataset_config=data.get("config"),
-            dataset_split="test",
+            dataset_split=data.get("split"),
             metric_type=metric,
             metric_name=title,
             metric_value=metrics[key],
@@ -76,16 +66,17 @@ def card_data(name: str, data: dict[str, Any], base: dict[str, Any], metrics: di
     )
 
 
-def write_card(folder: Path, name: str, hyperparameters: dict[str, Any]) -> None:
-    """Fill the card's template from the files that the stages left."""
+def write_card(folder: Path, repo: str, hyperparameters: dict[str, Any]) -> None:
+    """Fill the card's template from the stages' output files. `repo` is owner/name."""
+    name = repo.split("/")[-1]
     facts = {key: json.loads(path.read_text()) for key, path in SOURCES.items()}
     metrics = json.loads((METRICS / "metrics.json").read_text())
     config = json.loads((FINETUNED / "config.json").read_text())
     card = ModelCard.from_template(
-        card_data(name.split("/")[-1], facts["data"], facts["base"], metrics),
+        card_data(name, facts["data"], facts["base"], metrics),
         template_path=str(TEMPLATE),
-        name=name.split("/")[-1],
-        repo=name if "/" in name else f"your-name/{name}",
+        name=name,
+        repo=repo,
         metrics=metrics,
         split=json.loads((METRICS / "split.json").read_text()),
         hyperparameters=hyperparameters,
@@ -99,12 +90,13 @@ def write_card(folder: Path, name: str, hyperparameters: dict[str, Any]) -> None
     (folder / "README.md").write_text(str(card).rstrip() + "\n", encoding="utf-8")
 
 
-def check_push(params: Params, accuracy: float) -> None:
-    """Raises StageError, before any work, where a push could not or should not end well."""
-    least = params.min_accuracy
-    if least is not None and accuracy < least:
-        raise StageError(f"params.yaml: publish.min_accuracy: {least} is more than the {accuracy} of the test clips")
-    hub.whoami()
+def check_accuracy(params: Params, accuracy: float) -> None:
+    """Raises StageError, before any work, if the accuracy is too low to push."""
+    if params.min_accuracy is not None and accuracy < params.min_accuracy:
+        raise StageError(
+            f"params.yaml: publish.min_accuracy: {params.min_accuracy} is more than the test accuracy {accuracy}; "
+            "lower it, or set publish.push: false"
+        )
 
 
 def git_commit() -> str:
@@ -117,10 +109,10 @@ def git_commit() -> str:
         return "unknown"
 
 
-def push(params: Params, accuracy: float) -> str:
+def push(repo: str, private: bool, accuracy: float) -> str:
     commit = git_commit()
     message = f"Publish git commit {commit}, test accuracy {accuracy:.3f}"
-    return hub.push(PUBLISHED, params.name, params.private, message, tag=f"git-{commit.rstrip('+')}")
+    return hub.push(PUBLISHED, repo, private, message, tag=f"git-{commit.rstrip('+')}")
 
 
 def main() -> None:
@@ -130,17 +122,20 @@ def main() -> None:
         hyperparameters[key] = load_params(key, str)
     need(FINETUNED / "config.json", METRICS / "metrics.json", METRICS / "split.json", *SOURCES.values())
     accuracy = json.loads((METRICS / "metrics.json").read_text())["accuracy"]
+    owner = "your-name"
     if params.push:
-        check_push(params, accuracy)
+        check_accuracy(params, accuracy)
+        owner = hub.whoami()
+    repo = params.name if "/" in params.name else f"{owner}/{params.name}"
     with whole(PUBLISHED) as folder:
         shutil.copytree(FINETUNED, folder)
         for name in ("metrics.json", "predictions.csv", "result.png"):
             shutil.copyfile(METRICS / name, folder / name)
-        write_card(folder, params.name, hyperparameters)
+        write_card(folder, repo, hyperparameters)
     print(f"{PUBLISHED}: {params.name}")
     if params.push:
-        print(push(params, accuracy))
+        print(push(repo, params.private, accuracy))
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, {"publish": Params})

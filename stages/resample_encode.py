@@ -52,13 +52,13 @@ def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
     Raises:
         StageError: a setting that this feature extractor does not have.
     """
-    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     for key in settings:
         if key not in extractor.to_dict():
             raise StageError(
                 f"params.yaml: resample_encode.feature_extractor.{key}: {type(extractor).__name__} has no such setting"
             )
-    return AutoFeatureExtractor.from_pretrained(folder, **settings)
+    return AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False, **settings)
 
 
 def load_part(folder: Path, part: str, precision: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -71,7 +71,7 @@ def load_part(folder: Path, part: str, precision: str) -> Callable[[np.ndarray],
     """
     repeat(0, threads=1)  # the clips are spread over threads already
     logging.set_verbosity_error()
-    model = classifier.load(folder, AutoConfig.from_pretrained(folder)).eval()
+    model = classifier.load(folder, AutoConfig.from_pretrained(folder, trust_remote_code=False)).eval()
     if not frozen.can_be_cached(model, part):
         raise StageError(
             f"params.yaml: resample_encode.representation: {model.config.model_type} has no {part} whose output is all "
@@ -195,4 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, {"resample_encode": Params})

@@ -241,4 +241,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, {"train": Params})

@@ -1,8 +1,8 @@
 """A Hugging Face Hub on a loopback port, for tests of the real clients without the internet.
 
-It speaks the part of the Hub's HTTP protocol that ``huggingface_hub``, ``datasets`` and ``transformers`` use
-with ``HF_HUB_DISABLE_XET=1``: repositories, commits, git-LFS uploads, tags, listings and downloads, with the
-Hub's errors. As on the Hub, LFS files go to and come from a second origin, by signed links without the token.
+It speaks the part of the Hub's HTTP protocol that ``huggingface_hub``, ``datasets`` and ``transformers`` use:
+repositories, commits, git-LFS uploads, tags, listings and downloads, with the Hub's errors. As on the Hub, LFS files
+go to and come from a second origin, by signed links without the token; or, with ``xet=True``, a Xet store.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from types import TracebackType
 from local_hub_api import HubConnection
 from local_hub_http import Fault, Request
 from local_hub_storage import Blob, BlobStore, Repository, read_pieces
+from local_hub_xet import XetStore
 
 __all__ = ["Fault", "LocalHub", "Request"]
 
@@ -34,7 +35,7 @@ class LocalHub:
     repository id) that may read those besides their owner. Listings come in pages of ``page_size`` entries.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, xet: bool = False) -> None:
         self.tokens: dict[str, str] = {}
         self.read_only_tokens: set[str] = set()
         self.private: set[str] = set()
@@ -45,6 +46,7 @@ class LocalHub:
         self.url = self.storage_url = ""
         self.signature = secrets.token_hex(8)
         self.blobs = BlobStore(Path(root) / "blobs")
+        self.xet = XetStore(Path(root) / "xet") if xet else None
         self._root = Path(root) / "repositories"
         self._repositories: dict[tuple[str, str], Repository] = {}
         self._faults: list[tuple[re.Pattern[str], deque[Fault | None]]] = []
@@ -102,6 +104,8 @@ class LocalHub:
                 sample = next(read_pieces(stored, 0, 512), b"")
                 lfs = repo.uses_lfs(tree, path, stored.stat().st_size, sample)
                 changes[path] = self.blobs.blob(sha256, lfs)
+                if lfs and self.xet:
+                    self.xet.upload(sha256, stored)
         return repo.commit(changes, message, branch=branch, author=owner).sha
 
     def fail(self, pattern: str, *outcomes: Fault | None) -> None:
@@ -121,7 +125,8 @@ class LocalHub:
         """Return the environment of a client that knows only this Hub and keeps its caches in ``home``."""
         env = {name: value for name, value in os.environ.items() if not _CLIENT_SETTINGS.fullmatch(name)}
         env |= {"HF_ENDPOINT": self.url, "HF_HOME": str(home)}
-        env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        if not self.xet:
+            env["HF_HUB_DISABLE_XET"] = "1"
         return env if token is None else env | {"HF_TOKEN": token}
 
     def receive(self, request: Request) -> Fault:

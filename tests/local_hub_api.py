@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlencode
@@ -175,13 +176,18 @@ class HubConnection(Connection):
             raise HubError(404, f"{path} does not exist on {rev}", "EntryNotFound")
         if not _is_true(self.query.get("recursive")):
             entries = {name: entry for name, entry in entries.items() if "/" not in name[len(below) :]}
-        self._page(self._expand(repo, commit, entries, self.query.get("expand")))
+        self._page(self._expand(repo, commit, self._with_xet(entries), self.query.get("expand")))
 
     def _paths_info(self, repo: Repository, rev: str) -> None:
         asked, commit = parse_qs(self.body().decode()), repo.resolve(rev)
         paths = {path.strip("/") for path in asked.get("paths", [])}
         entries = {path: entry for path, entry in commit.entries().items() if path in paths}
-        self.send_json(self._expand(repo, commit, entries, asked.get("expand", [""])[0]))
+        self.send_json(self._expand(repo, commit, self._with_xet(entries), asked.get("expand", [""])[0]))
+
+    def _with_xet(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+        hashes = self.hub.xet.hashes if self.hub.xet else {}
+        found = {path: hashes.get(entry.get("lfs", {}).get("oid")) for path, entry in entries.items()}
+        return {path: entry | ({"xetHash": found[path]} if found[path] else {}) for path, entry in entries.items()}
 
     def _expand(
         self, repo: Repository, commit: Commit, entries: Mapping[str, Entry], expand: str | None
@@ -210,6 +216,16 @@ class HubConnection(Connection):
             answer |= {"shouldIgnore": matches(path, patterns), **({"oid": known.etag} if known else {})}
             files.append(answer)
         self.send_json({"files": files, "commitOid": commit.sha})
+
+    def _xet_token(self, repo: Repository, access: str, rev: str) -> None:
+        if self.hub.xet is None:
+            raise HubError(501, "This Hub has no Xet store")
+        if access == "write":
+            self._check_write(repo.owner)
+        self._check_gate(repo)
+        token = {"accessToken": "xet", "exp": int(time.time()) + 3600, "casUrl": self.hub.xet.url}
+        names = {"accessToken": "X-Xet-Access-Token", "exp": "X-Xet-Token-Expiration", "casUrl": "X-Xet-Cas-Url"}
+        self.send_json(token, headers={names[key]: str(value) for key, value in token.items()})
 
     def _lfs_batch(self, repo: Repository) -> None:
         objects = []
@@ -260,7 +276,8 @@ class HubConnection(Connection):
         if key == "file":
             return {path: blobs.blob(blobs.write([base64.b64decode(value["content"])]), lfs=False)}
         if key == "lfsFile":
-            if not blobs.path(value["oid"]).is_file():
+            uploaded = blobs.path(value["oid"])
+            if not uploaded.is_file() and not (self.hub.xet and self.hub.xet.download(value["oid"], uploaded)):
                 raise HubError(400, f"LFS pointer pointed to a file that does not exist: {path}")
             return {path: blobs.blob(value["oid"], lfs=True)}
         if key not in ("deletedFile", "deletedFolder"):
@@ -283,6 +300,9 @@ class HubConnection(Connection):
             self.send_file(self.hub.blobs.path(blob.sha256), headers)
             return
         headers |= {"X-Linked-ETag": headers["ETag"], "X-Linked-Size": str(blob.size)}
+        if self.hub.xet and blob.sha256 in self.hub.xet.hashes:
+            route = f"{self.hub.url}/api/{repo.kind}s/{repo.name}/xet-read-token/{commit.sha}"
+            headers |= {"X-Xet-Hash": self.hub.xet.hashes[blob.sha256], "Link": f'<{route}>; rel="xet-auth"'}
         place = f"/stored/{repo.kind}s/{repo.name}/{commit.sha}/{quote(path)}?signature={self.hub.signature}"
         self.send(302, {**headers, "Location": f"{self.hub.storage_url}{place}"}, [], 0)
 
@@ -336,6 +356,7 @@ _ROUTES = [
         ("POST", "read", rf"{_API}/paths-info/{_REV}", "paths_info"),
         ("POST", "write", rf"{_API}/preupload/{_REV}", "preupload"),
         ("POST", "write", rf"{_API}/commit/{_REV}", "commit"),
+        ("GET", "read", rf"{_API}/xet-(?P<access>read|write)-token/{_REV}", "xet_token"),
         ("POST", "write", rf"{_WEB}\.git/info/lfs/objects/batch", "lfs_batch"),
         ("POST", "write", rf"{_WEB}\.git/info/lfs/objects/verify", "lfs_verify"),
         ("PUT", "", r"/lfs/(?P<oid>[0-9a-f]{64})", "lfs_put"),

@@ -64,7 +64,9 @@ def verdict(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.compare", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("a", help="a predictions.csv, a git revision or an experiment")
     parser.add_argument("b", nargs="?", default=PREDICTIONS, help="likewise; the workspace's file if left out")
     names = parser.parse_args()

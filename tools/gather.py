@@ -85,7 +85,9 @@ def measure(predictions: pd.DataFrame) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.gather", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.gather", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("experiments", nargs="*", help="names or git revisions; all of HEAD's with folds if left out")
     named = parser.parse_args().experiments
     params = {name: read_params(name) for name in named or experiments()}

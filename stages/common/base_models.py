@@ -4,12 +4,14 @@
 what becomes source.json. torch and transformers take seconds to import, so only the functions that need them do.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from stages.common.hub_id import HubId
 from stages.common.stage import Section, StageError
 
 CONFIGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
@@ -67,7 +69,7 @@ class Hub(Section):
     """A model repo on the Hugging Face Hub; safetensors where it has them, never remote code."""
 
     source: Literal["hub"]
-    id: str
+    id: HubId
     revision: str = "main"
 
     def fetch(self, folder: Path) -> dict[str, Any]:
@@ -98,8 +100,9 @@ def check(folder: Path) -> str:
     from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING
 
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
+        _refuse_code(folder / "config.json")
         raise StageError(f"download.model: config.json cannot be read: {' '.join(str(error).split())}") from None
     if type(config) not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
         raise StageError(
@@ -107,8 +110,9 @@ def check(folder: Path) -> str:
             "choose one such as HuBERT, Wav2Vec2, WavLM, Whisper or AST"
         )
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(folder)
+        extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
+        _refuse_code(folder / "preprocessor_config.json")
         raise StageError(
             "download.model: the checkpoint has no preprocessor_config.json; save its feature extractor there too"
         ) from None
@@ -121,3 +125,16 @@ def check(folder: Path) -> str:
         except SafetensorError as error:
             raise StageError(f"download.model: {file.name} is broken ({error}); get it again") from None
     return f"{config.model_type} at {extractor.sampling_rate} Hz"
+
+
+def _refuse_code(config: Path) -> None:
+    """Raises StageError if a config file names Python code that Transformers would have to run."""
+    try:
+        needs_code = "auto_map" in json.loads(config.read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    if needs_code:
+        raise StageError(
+            f"download.model: {config.name} needs Python code of the checkpoint (auto_map), which is never run; "
+            "choose a checkpoint whose architecture Transformers has, such as HuBERT, Wav2Vec2, WavLM, Whisper or AST"
+        )

@@ -37,7 +37,7 @@ class Encoded(NamedTuple):
 def open_encoded(folder: Path) -> Encoded:
     """Open the rows without reading them; float16 on disk comes out as float32."""
     rows = load_from_disk(folder).with_format("numpy")
-    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     key = next((column for column in frozen.COLUMNS.values() if column in rows.column_names), None)
     return Encoded(rows, rows.features["label"].names, extractor, key or extractor.model_input_names[0])
 

@@ -31,7 +31,7 @@ def build(
     Raises:
         StageError: the architecture does not have what is asked for, or the checkpoint is not whole.
     """
-    config = AutoConfig.from_pretrained(base)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     for key, rate in rates.items():
         set_dropout(config, key, rate)
@@ -64,7 +64,12 @@ def load(base: Path, config: PreTrainedConfig) -> PreTrainedModel:
     """
     try:
         model, loaded = AutoModelForAudioClassification.from_pretrained(
-            base, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+            base,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except OSError as error:
         raise StageError(f"{base}: {' '.join(str(error).split())}; {MEND}") from None

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import soundfile
 from pydantic import Field
@@ -18,8 +18,13 @@ from tqdm import tqdm
 
 from stages.common import archives, composer
 from stages.common.audio import EXTENSIONS
+from stages.common.hub_id import HubId
 from stages.common.stage import Number, Section, StageError
 
+if TYPE_CHECKING:
+    from datasets import DatasetBuilder
+
+HIDDEN = "hidden file"  # the reason for rejecting one
 # How the formats that libsndfile reads begin; MP3 has no one beginning.
 MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", b".snd": ".au"}
 
@@ -137,7 +142,7 @@ def choose(paths: Iterable[str], depth: int | None = None) -> tuple[list[Candida
         elif path.startswith("/"):
             rejected.append((path, "no label"))
         elif any(part.startswith(".") for part in parts):
-            rejected.append((path, "hidden file"))
+            rejected.append((path, HIDDEN))
         elif PurePosixPath(path).suffix.lower() not in EXTENSIONS:
             rejected.append((path, "not an audio file"))
         elif len(parts) < 2 or len(parts) != (depth or len(parts)):
@@ -159,7 +164,7 @@ class Hub(_Source):
     """A data set repo on the Hugging Face Hub: Parquet with an audio and a label column, or a tar file of clips."""
 
     source: Literal["hub"]
-    id: str
+    id: HubId
     title: str | None = None  # for the model card; null takes the last part of the id
     revision: str = "main"
     archive: str | None = None  # a tar file in the repo, with <anything>/<label>/<file>; null reads the Parquet files
@@ -180,35 +185,41 @@ class Hub(_Source):
             chosen, rejected = choose(paths)
             files = {place(audio, candidate): candidate.path for candidate in chosen}
             archives.unpack(folder / self.archive, {path: file for file, path in files.items()})
+            split = "train"  # what `datasets` calls a data set that has no splits
         else:
-            files, rejected = self._write_rows(folder, audio)
+            builder = self._builder(folder)
+            files, rejected = self._write_rows(builder, audio)
+            split = "+".join(map(str, builder.config.data_files))
         origin = {"source": "hub", "id": self.id, "title": self.title or self.id.split("/")[-1], "config": self.config}
-        origin |= {"revision": commit, "licence": self.licence}
+        origin |= {"split": split, "revision": commit, "licence": self.licence}
         return Fetched(files, rejected, origin, [])
 
-    def _write_rows(self, folder: Path, audio: Path) -> tuple[dict[Path, str], list[tuple[str, str]]]:
-        chosen, rejected = choose((path for path, _ in self._rows(folder)), depth=2)
+    def _builder(self, folder: Path) -> "DatasetBuilder":
+        from datasets import load_dataset_builder
+
+        try:
+            return load_dataset_builder(str(folder), self.config)
+        except (ValueError, OSError) as error:
+            raise StageError(f"dataset {self.id}: {str(error).splitlines()[0]}; set download.dataset.config") from None
+
+    def _write_rows(self, builder: "DatasetBuilder", audio: Path) -> tuple[dict[Path, str], list[tuple[str, str]]]:
+        chosen, rejected = choose((path for path, _ in self._rows(builder)), depth=2)
         wanted = {candidate.path: candidate for candidate in chosen}
         with tqdm(desc="unpack", total=len(wanted), unit="clip") as bar:
-            for path, content in self._rows(folder):
+            for path, content in self._rows(builder):
                 if candidate := wanted.pop(path, None):
                     place(audio, candidate).write_bytes(content)
                     bar.update()
         return {place(audio, candidate): candidate.path for candidate in chosen}, rejected
 
-    def _rows(self, folder: Path) -> Iterator[tuple[str, bytes]]:
+    def _rows(self, builder: "DatasetBuilder") -> Iterator[tuple[str, bytes]]:
         """<label>/<file> and content of each row, in the data set's order, straight from the Parquet files.
 
         `load_dataset` would first write all of it once more, as Arrow.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
-        from datasets import load_dataset_builder
 
-        try:
-            builder = load_dataset_builder(str(folder), self.config)
-        except (ValueError, OSError) as error:
-            raise StageError(f"dataset {self.id}: {str(error).splitlines()[0]}; set download.dataset.config") from None
         number = 0
         for file in (file for files in builder.config.data_files.values() for file in files):
             parquet = pq.ParquetFile(file)

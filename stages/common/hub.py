@@ -1,118 +1,192 @@
-"""The Hugging Face Hub as the stages use it: patient with the network, exact about bytes, plain about mistakes."""
+"""Download from and upload to the Hugging Face Hub, with retries, checksums and one-line errors."""
 
 import hashlib
+import logging
+import os
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
+
+# The Xet client retries for minutes by default. Plain HTTP serves the same files, so it gives up earlier here.
+for variable, value in {
+    "HF_XET_CLIENT_CONNECT_TIMEOUT": "5s",
+    "HF_XET_CLIENT_READ_TIMEOUT": "10s",
+    "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "2",
+    "HF_XET_CLIENT_RETRY_MAX_DURATION": "15s",
+}.items():
+    os.environ.setdefault(variable, value)
 
 import httpx2
-from huggingface_hub import HfApi, constants, errors, get_token, snapshot_download
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    errors,
+    get_token,
+    set_client_factory,
+    snapshot_download,
+)
+from huggingface_hub.utils._http import default_client_factory  # set_client_factory has no other way to extend it
 
+from stages.common import hub_errors
+from stages.common.hub_errors import CorruptFileError, RateLimitError, Target
 from stages.common.stage import StageError
 
-WAITS = (1, 2, 4)  # seconds before another try
-LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
-Kind = Literal["dataset", "model"]
+WAITS = (1, 2, 4)  # seconds before each further try
+MAX_RATE_LIMIT_WAIT = 300  # seconds; the Hub counts requests in windows of five minutes
+MAX_RATE_LIMITS = 4  # in one call
 T = TypeVar("T")
 
 
-class _CorruptError(Exception):
-    """A file came whole in length but not in content."""
-
-
-def fetch(kind: Kind, repo: str, revision: str, patterns: list[str]) -> tuple[Path, str]:
-    """Bring files of a repo into the Hub's cache, and see that each is what its checksum says.
+def fetch(kind: hub_errors.Kind, repo: str, revision: str, patterns: list[str]) -> tuple[Path, str]:
+    """Download files of a repo into the Hub's cache and compare each with its checksum.
 
     Args:
-        patterns: which files, e.g. `data/*.parquet`; something must match the first.
+        patterns: which files, e.g. `data/*.parquet`; at least one file must match the first.
 
     Returns:
-        The folder with the files (in the cache: read only), and the commit that the revision stands for, 40 digits.
+        The folder with the files (in the cache: read only), and the commit of the revision, 40 digits.
 
     Raises:
-        StageError: no such repo, revision or file; no access; no network and nothing in the cache.
+        StageError: no such repo, revision or file; no access; no network and nothing in the cache; no space.
     """
 
     def download() -> Path:
         folder = Path(snapshot_download(repo, repo_type=kind, revision=revision, allow_patterns=patterns))
-        _verify(folder)
+        for file in folder.rglob("*"):
+            if file.is_symlink() and file.is_file():
+                _verify(file)
         return folder
 
-    folder = _patiently(download, kind, repo, revision)
+    folder = _retry(download, Target(kind, repo, revision))
     if not any(file.is_file() for file in folder.glob(patterns[0])):
-        raise StageError(f"{kind} {repo}: no file {patterns[0]} at revision {revision}; look at {_url(kind, repo)}")
+        raise StageError(
+            f"{kind} {repo}: no file {patterns[0]} at revision {revision}; look at {hub_errors.web_page(kind, repo)}"
+        )
     return folder, folder.name
 
 
-def _verify(folder: Path) -> None:
-    # The client checks sizes alone. It names a file in its cache by its checksum: SHA-256, or git's own of a blob.
-    for file in folder.rglob("*"):
-        blob = file.resolve()
-        if file.is_symlink() and blob.is_file() and len(blob.name) in (40, 64):
-            digest = hashlib.sha256() if len(blob.name) == 64 else hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
-            with blob.open("rb") as content:
-                while piece := content.read(1 << 20):
-                    digest.update(piece)
-            if digest.hexdigest() != blob.name:
-                file.unlink()
-                blob.unlink()
-                raise _CorruptError(f"{file.relative_to(folder)} came with a wrong checksum")
+def _verify(file: Path) -> None:
+    """Compare a file of a snapshot with the checksum that the Hub stated; remove it if it is damaged.
+
+    The client only compares sizes. A snapshot's file links to `blobs/<checksum>` of its repo: the SHA-256 of a large
+    file, git's SHA-1 of any other. That may in turn link to a store that all repos share, under a Xet hash.
+
+    Raises:
+        CorruptFileError: the content has another checksum.
+        StageError: the same, without a network to download it again.
+    """
+    links = list(_follow(file))
+    expected = links[1].name
+    if len(expected) not in (40, 64):
+        return
+    digest = hashlib.sha256() if len(expected) == 64 else hashlib.sha1(b"blob %d\0" % file.stat().st_size)
+    with file.open("rb") as content:
+        while chunk := content.read(1 << 20):
+            digest.update(chunk)
+    if digest.hexdigest() == expected:
+        return
+    if constants.is_offline_mode():
+        raise StageError(f"{file}: its checksum is wrong; unset HF_HUB_OFFLINE to download it again")
+    for link in links:
+        link.unlink()
+    raise CorruptFileError(f"{file.name} has a wrong checksum")
 
 
-def push(folder: Path, name: str, private: bool, message: str, tag: str) -> str:
-    """Make a model repo on the Hub hold exactly the folder's files, by one commit or, where it does already, none.
+def _follow(path: Path) -> Iterator[Path]:
+    """Yield a path, what it links to, what that links to, and so on to the file itself."""
+    yield path
+    while path.is_symlink():
+        path = path.parent / path.readlink()
+        yield path
+
+
+def push(folder: Path, repo: str, private: bool, message: str, tag: str) -> str:
+    """Make a model repo hold exactly the files of a folder: in one commit, or none if nothing changed.
 
     Args:
-        name: of the repo; without an owner it is the token's own.
-        private: for a repo that does not exist yet.
-        tag: of the commit; the Hub's own commit id is put behind it.
+        repo: owner/name; it is created if needed.
+        private: for a new repo.
+        tag: of the commit; the first digits of the commit's id are appended.
 
     Returns:
         The repo's address.
+
+    Raises:
+        StageError: no access, invalid metadata, no network, no storage left.
     """
-    owner, _, _ = name.rpartition("/")
+    api = HfApi()
 
     def upload() -> str:
-        repo = api.create_repo(name if owner else f"{user}/{name}", private=private, exist_ok=True).repo_id
-        done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, delete_patterns="*")
+        api.create_repo(repo, private=private, exist_ok=True)
+        files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+        stale = set(api.list_repo_files(repo)) - set(files) - {".gitattributes"}
+        # Not upload_folder: over Xet it may split a folder into several commits.
+        operations = [CommitOperationAdd(path, file) for path, file in files.items()]
+        operations += [CommitOperationDelete(path) for path in sorted(stale)]
+        done = api.create_commit(repo, operations, commit_message=message)
         api.create_tag(repo, tag=f"{tag}-{done.oid[:7]}", revision=done.oid, exist_ok=True)
         return f"{api.endpoint}/{repo}"
 
-    api, user = HfApi(), whoami()
-    return _patiently(upload, "model", name, "main")
+    return _retry(upload, Target("model", repo, "main", pushing=True))
 
 
 def whoami() -> str:
-    """The user of the token at hand.
+    """Return the user name of the token.
 
     Raises:
-        StageError: there is no token, or the Hub does not know it.
+        StageError: there is no token, the Hub rejects it, or the Hub cannot be reached.
     """
     if get_token() is None:
-        raise StageError(f"params.yaml: publish.push: true needs a token for the Hub; {LOGIN}")
-    return _patiently(lambda: HfApi().whoami()["name"], "model", "to push", "main")
+        raise StageError(f"params.yaml: publish.push: true needs a token for the Hub; {hub_errors.LOGIN}")
+    return _retry(lambda: HfApi().whoami()["name"], Target("model", "to push", "main", pushing=True))
 
 
-def _patiently(call: Callable[[], T], kind: Kind, repo: str, revision: str) -> T:
-    for wait in (*WAITS, None):
+def _retry(call: Callable[[], T], target: Target) -> T:
+    """Return the result of a call, tried again after errors that may pass."""
+    waits, rate_limits = list(WAITS), 0
+    while True:
         try:
             return call()
-        except (httpx2.HTTPError, errors.HfHubHTTPError, OSError, RuntimeError, _CorruptError) as error:
-            if wait is None or not _is_passing(error):
-                raise StageError(_explain(error, kind, repo, revision)) from None
-            print(f"{repo}: {_first_line(error)}; trying again in {wait} s", flush=True)
+        except (httpx2.HTTPError, errors.HfHubHTTPError, OSError, RuntimeError, ValueError, UserWarning) as error:
+            if _is_from_xet(error) and not hub_errors.is_full_disk(error):
+                print(
+                    f"{target.repo}: the Xet storage cannot be used ({hub_errors.reason(error)}); "
+                    "going on over plain HTTP, as with HF_HUB_DISABLE_XET=1",
+                    flush=True,
+                )
+                constants.HF_HUB_DISABLE_XET = True
+                continue
+            if isinstance(error, RateLimitError):
+                rate_limits += 1
+                wait = error.seconds if error.seconds <= MAX_RATE_LIMIT_WAIT and rate_limits < MAX_RATE_LIMITS else None
+            else:
+                wait = waits.pop(0) if waits and _is_passing(error) else None
+            if wait is None:
+                raise StageError(hub_errors.explain(error, target)) from None
+            print(f"{target.repo}: {hub_errors.reason(error)}; trying again in {wait} s", flush=True)
             time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
+
+
+def _is_from_xet(error: Exception) -> bool:
+    """Return whether the Xet client failed; it raises Python's general errors, and its own of authentication."""
+    general = type(error) in (RuntimeError, ConnectionError) or type(error).__name__.startswith("Xet")
+    return not constants.HF_HUB_DISABLE_XET and (general or "Xet headers" in str(error))
 
 
 def _is_passing(error: BaseException | None) -> bool:
-    """Whether another try may help: a broken connection, a busy or faulty server, a damaged file."""
+    """Return whether another try may help: a broken connection, a busy or faulty server, a damaged file."""
     if isinstance(error, errors.HfHubHTTPError):
-        return error.response.status_code == 429 or error.response.status_code >= 500
+        status = error.response.status_code
+        # A large file comes from another host by a signed address; an expired one is refused there.
+        expired = status in (401, 403) and error.response.url.netloc != httpx2.URL(constants.ENDPOINT).netloc
+        return status == 429 or status >= 500 or expired
     if isinstance(error, httpx2.ConnectError):
         return False
-    if isinstance(error, httpx2.TransportError | _CorruptError):
+    if isinstance(error, httpx2.TransportError | CorruptFileError):
         return True
     if isinstance(error, OSError) and "Consistency check failed" in str(error):
         return True
@@ -120,32 +194,21 @@ def _is_passing(error: BaseException | None) -> bool:
     return error is not None and _is_passing(error.__cause__)
 
 
-def _explain(error: BaseException, kind: Kind, repo: str, revision: str) -> str:
-    url, what = _url(kind, repo), f"{kind} {repo}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, errors.GatedRepoError):
-        return f"{what} is gated: ask for access at {url}, then {LOGIN}"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"{what}: no such repo, or a private one: look at {url}, check the id, or {LOGIN}"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{what} has no revision {revision}; choose one from {url}/tree/main"
-    if status in (401, 403):
-        return f"{what}: the Hub does not let this token in ({status}); check the owner's name and {LOGIN}"
-    if status is not None:
-        return f"{what}: the Hub answered {status} ({_first_line(error)}); try again later"
-    if isinstance(error, _CorruptError) or _is_passing(error):
-        return f"{what}: {_first_line(error)}, {len(WAITS) + 1} times; try again later"
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | httpx2.ConnectError):
-        return (
-            f"{what}: the Hub cannot be reached and the cache does not have it; mend the network, take clips and a "
-            "model from disk (presets/folder.yaml), or run the offline demo (presets/demo.yaml)"
-        )
-    return f"{what}: {_first_line(error)}"
+def _make_client() -> httpx2.Client:
+    client = default_client_factory()
+    client.event_hooks = {**client.event_hooks, "response": [hub_errors.check_response]}
+    return client
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+class _HideSignatures(logging.Filter):
+    """Removes the signatures of addresses from the client's messages: they are credentials for an hour."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = hub_errors.hide_signatures(record.getMessage()), ()
+        return True
 
 
-def _url(kind: Kind, repo: str) -> str:
-    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+set_client_factory(_make_client)
+warnings.filterwarnings("error", "Not enough free disk space")  # the client would go on, and fail an hour later
+for handler in logging.getLogger("huggingface_hub").handlers:
+    handler.addFilter(_HideSignatures())

@@ -1,12 +1,15 @@
 """What every stage script needs: its section of params.yaml, one-line errors, outputs that are whole or absent."""
 
+import argparse
 import difflib
+import errno
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -120,12 +123,67 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a stage; a StageError becomes one line on stderr and exit status 1, Ctrl-C one line and 130."""
+def run(main: Callable[..., None], sections: dict[str, Any] | None = None, targets: Sequence[str] = ()) -> None:
+    """Run a stage: an error that users can fix becomes one line on stderr and exit status 1, Ctrl-C one line and 130.
+
+    Args:
+        sections: of params.yaml that the stage reads, e.g. `train` -> its schema. If given, the command line is read:
+            `--help` describes the stage, and unknown arguments end with status 2.
+        targets: what the command line must choose one of; `main` gets it.
+    """
+    arguments = _read_command_line(main, sections, targets) if sections else []
     try:
-        main()
+        main(*arguments)
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left; dvc repro starts this stage again", file=sys.stderr)
         sys.exit(130)
     except StageError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(Path.cwd()).free / 1e9
+        sys.exit(f"error: {error.filename or Path.cwd()}: the disk is full ({free:.1f} GB free here); free some space")
+
+
+def _read_command_line(main: Callable[..., None], sections: dict[str, Any], targets: Sequence[str]) -> list[str]:
+    module = sys.modules[main.__module__]
+    keys = "\n\n".join(_describe(section, schema) for section, schema in sections.items())
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module.__spec__.name}".removesuffix(".__main__"),
+        description=f"{module.__doc__}\n{keys}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if targets:
+        parser.add_argument("target", choices=targets)
+    return list(vars(parser.parse_args()).values())
+
+
+def _describe(section: str, schema: Any) -> str:
+    """List the keys of a section; of a union, those of each of its classes."""
+    union = get_args(schema)[0] if get_origin(schema) is Annotated else schema
+    lines = []
+    for model in get_args(union) or [union]:
+        lines.append(f"keys of {section}" + (f" ({model.__name__.lower()})" if get_args(union) else ""))
+        for key, field in model.model_fields.items():
+            default = "" if field.is_required() else f" = {'null' if field.default is None else field.default}"
+            kind = _name(field.annotation)
+            lines.append(f"  {key}: {kind}{default}")
+    return "\n".join(lines)
+
+
+def _name(annotation: Any) -> str:
+    """Name a type as a user of params.yaml would."""
+    if annotation is Number:
+        return "float"
+    if annotation is type(None):
+        return "null"
+    if parts := get_args(annotation):
+        if get_origin(annotation) is Annotated:
+            return _name(parts[0])
+        if get_origin(annotation) in (Union, UnionType):
+            return " or ".join(map(_name, parts))
+        if get_origin(annotation) is Literal:
+            return " or ".join(map(str, parts))
+    return "mapping" if (get_origin(annotation) or annotation) is dict else getattr(annotation, "__name__", "any")
