@@ -15,6 +15,8 @@ import pytest
 import soundfile
 import yaml
 
+pytest_plugins = ["hub_fixtures"]
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 PARTS = ["stages", "data/tables", "presets", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml"]

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,3 +223,40 @@ def test_an_unknown_or_impossible_config_key_of_a_scratch_model_is_named(workspa
     assert "download.model.config.hidden_sise" in error_of(download_model)
     set_params(workspace, {"download.model.config": {"hidden_size": 10, "num_attention_heads": 3}})
     assert "download.model.config" in error_of(download_model)
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("config.json", {"model_type": "mert_model", "auto_map": {"AutoConfig": "mert.MertConfig"}}),
+        ("preprocessor_config.json", {"feature_extractor_type": "Mert", "auto_map": {"AutoFeatureExtractor": "m.M"}}),
+    ],
+)
+def test_a_checkpoint_with_code_of_its_own_is_refused_without_a_question(
+    workspace: Path, file: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download_model()
+    Path("models/base").rename("mine")
+    path = Path("mine", file)
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked a question"))
+    set_params(workspace, {"download.model": {"source": "folder", "path": "mine"}})
+    message = error_of(download_model)
+    assert f"{file} needs Python code of the checkpoint (auto_map), which is never run" in message
+
+
+def test_many_files_that_are_not_the_original_are_listed_ten_at_most(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = write_clips(workspace / "mine", number=8)
+    (clips / "a" / "._a.00000.wav").write_bytes(b"hidden")
+    rows = [f"{label}.{n:05d},{n:032d}" for label in "ab" for n in range(8)]
+    Path("mine.csv").write_text("\n".join(["clip,md5", *rows]))
+    use_folder(workspace, clips)
+    set_params(workspace, {"download.dataset.originals": "mine.csv"})
+    download_dataset()
+    screen = capsys.readouterr().out
+    assert screen.count("not the original: ") == 10
+    assert "6 more like that; data/raw/source.json lists them all" in screen
+    assert "ignored 1 hidden files (first: a/._a.00000.wav)" in screen
+    assert "16 clips of 2 labels, 0 files rejected, 1 hidden files ignored" in screen

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ def test_the_card_says_what_was_measured_and_what_it_does_not_mean(finished: Pat
     assert "| learning_rate | " in card.text
     assert "| resample_encode.representation | input |" in card.text
     assert "| blues | " in card.text
+
+
+def test_the_card_passes_the_course_s_checker(finished: Path) -> None:
+    """The course looks for the accuracy by this expression; the data set and the tag are tested with the Hub."""
+    card = ModelCard.load(finished / "models/published/README.md")
+    [found] = re.findall(r"(?:Accuracy|eval_accuracy): (\d+\.\d+)", card.text)
+    assert float(found) == pytest.approx(card.data.eval_results[0].metric_value, abs=5e-4)
+    assert "audio-classification" in card.data.tags
 
 
 def test_published_is_what_the_hub_would_hold(finished: Path) -> None:

@@ -46,13 +46,57 @@ def gtzan_repetitions() -> pd.DataFrame:
     return pd.read_csv(TABLES / "gtzan_repetitions.csv", dtype=str).rename(columns={"repetition": "recording"})
 
 
-def test_random_is_the_course_s_own_call() -> None:
-    clips = gtzan()
-    split = assign(clips, np.arange(len(clips)), params(method="random", test=0.1, validation=0.0))
-    course = Dataset.from_pandas(clips).train_test_split(seed=42, shuffle=True, test_size=0.1)
-    assert (len(course["train"]), len(course["test"])) == (899, 100)
-    assert set(clips["clip"][split == "test"]) == set(course["test"]["clip"])
-    assert set(clips["clip"][split == "train"]) == set(course["train"]["clip"])
+# The course prints its first training clip; the others follow from the names, sorted, and its own call.
+FIRST_TRAINED = ["pop.00098", "classical.00080", "classical.00052"]
+FIRST_TESTED = ["rock.00078", "rock.00034", "reggae.00060"]
+TESTED = {
+    "rock": 15,
+    "metal": 14,
+    "hiphop": 13,
+    "blues": 10,
+    "classical": 9,
+    "jazz": 9,
+    "pop": 9,
+    "country": 8,
+    "reggae": 7,
+    "disco": 6,
+}
+
+
+@pytest.mark.parametrize("order", ["sorted", "archive", "shuffled"])
+def test_random_split_matches_the_course_in_any_order(workspace: Path, order: str) -> None:
+    names = sorted(gtzan()["clip"])
+    course = Dataset.from_dict({"clip": names}).train_test_split(seed=42, shuffle=True, test_size=0.1)
+    assert course["train"]["clip"][:3] == FIRST_TRAINED
+    assert course["test"]["clip"][:3] == FIRST_TESTED
+    clips = gtzan().sort_values("clip")
+    orders = {"sorted": clips, "archive": clips[::-1], "shuffled": clips.sample(frac=1, random_state=0)}
+    put(workspace, orders[order], repetitions=gtzan_repetitions())
+    groups = {"artist": "data/tables/gtzan_artists.csv", "repetition": "data/tables/gtzan_repetitions.csv"}
+    set_params(
+        workspace, {"split.method": "random", "split.test": 0.1, "split.validation": 0.0, "split.groups": groups}
+    )
+    main()
+    splits = pd.read_csv("data/splits.csv")
+    assert set(splits.loc[splits["split"] == "train", "clip"]) == set(course["train"]["clip"])
+    assert set(splits.loc[splits["split"] == "test", "clip"]) == set(course["test"]["clip"])
+    report = json.loads(Path("metrics/split.json").read_text())
+    assert report["total"] == {"train": 899, "validation": 0, "test": 100}
+    assert {label: counts["test"] for label, counts in report["labels"].items()} == TESTED
+    assert report["leakage"]["repetition"] == {"test_clips": 100, "known": 14, "shared": 12}
+    assert report["leakage"]["artist"] == {"test_clips": 100, "known": 90, "shared": 57}
+
+
+@pytest.mark.parametrize("method", ["random", "stratified", "grouped"])
+def test_a_split_does_not_depend_on_the_order_of_the_source(workspace: Path, method: str) -> None:
+    set_params(workspace, {"split.method": method})
+    found = []
+    for seed in (0, 1):
+        put(workspace, gtzan().sample(frac=1, random_state=seed), repetitions=gtzan_repetitions())
+        main()
+        found.append(Path("data/splits.csv").read_bytes())
+        shutil.rmtree("data/raw")
+    assert found[0] == found[1]
 
 
 @settings(max_examples=25, deadline=None)

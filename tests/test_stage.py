@@ -1,8 +1,11 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from conftest import error_of
+from conftest import ROOT, error_of
 from pydantic import Field
 
 from stages.common.stage import Number, Section, StageError, load_params, run, whole
@@ -111,3 +114,28 @@ def test_an_output_is_whole_or_as_it_was(folder: bool) -> None:
         write(path, "third")
     assert read() == "third"
     assert [file.name for file in Path("out").iterdir()] == ["thing"]
+
+
+COMMANDS = ["download", "split", "resample_encode", "train", "evaluate", "publish"]
+
+
+@pytest.mark.parametrize("command", [*(f"stages.{name}" for name in COMMANDS), "tools.compare", "tools.gather"])
+def test_help_describes_and_runs_nothing(command: str, workspace: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in workspace.rglob("*") if "__pycache__" not in str(path)}
+    python, env = [sys.executable, "-m", command], os.environ | {"PYTHONPATH": str(ROOT)}
+    shown = subprocess.run([*python, "--help"], env=env, capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert shown.stdout.startswith(f"usage: python -m {command}")
+    assert "Run     python -m" in shown.stdout
+    if command.startswith("stages"):
+        for part in ("Reads   ", "Writes  ", "keys of "):
+            assert part in shown.stdout
+        assert "Annotated" not in shown.stdout
+    for wrong in (["--frobnicate"], ["a", "b", "c", "--frobnicate"]):
+        refused = subprocess.run([*python, *wrong], env=env, capture_output=True, text=True)
+        assert refused.returncode == 2
+        assert "Traceback" not in refused.stderr
+    after = {path: path.stat().st_mtime_ns for path in workspace.rglob("*") if "__pycache__" not in str(path)}
+    assert {path: time for path, time in after.items() if path.is_file()} == {
+        path: time for path, time in before.items() if path.is_file()
+    }
