@@ -411,3 +411,19 @@ def test_the_course_from_the_hub_to_the_hub(hub: LocalHub, workspace: Path, tmp_
     for clip, answer in json.loads(done.stdout.splitlines()[-1]).items():
         for item in answer:
             np.testing.assert_allclose(item["score"], table.loc[clip, item["label"]], atol=2e-3)
+
+
+def test_the_parquet_branch_that_the_hub_makes(hub: LocalHub, workspace: Path, tmp_path: Path) -> None:
+    rows = [(name, content) for name, content in replica().items() if "._" not in name and "00054" not in name]
+    audio = [{"bytes": content, "path": Path(name).name} for name, content in rows]
+    features = Features({"audio": {"bytes": Value("binary"), "path": Value("string")}})
+    features["genre"] = ClassLabel(names=list(GENRES))
+    labels = [GENRES.index(name.split("/")[1]) for name, _ in rows]
+    Dataset.from_dict({"audio": audio, "genre": labels}, features=features).to_parquet(tmp_path / "a.parquet")
+    hub.commit("dataset", GTZAN, {"README.md": b"# GTZAN\n"})
+    hub.commit("dataset", GTZAN, {"all/train/0000.parquet": tmp_path / "a.parquet"}, branch="refs/convert/parquet")
+    source = {"source": "hub", "id": GTZAN, "revision": "refs/convert/parquet", "config": None, "label_column": "genre"}
+    set_params(workspace, {"download.dataset": source | {"max_rejected": 0.0}})
+    stage(hub, "stages.download", "dataset")
+    assert sorted(listed()) == [f"{genre}.{n:05d}" for genre in GENRES for n in range(6)]
+    assert json.loads(Path("data/raw/source.json").read_text())["split"] == "train"

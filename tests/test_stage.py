@@ -131,10 +131,9 @@ def test_help_describes_and_runs_nothing(command: str, workspace: Path) -> None:
         for part in ("Reads   ", "Writes  ", "keys of "):
             assert part in shown.stdout
         assert "Annotated" not in shown.stdout
-    for wrong in (["--frobnicate"], ["a", "b", "c", "--frobnicate"]):
-        refused = subprocess.run([*python, *wrong], env=env, capture_output=True, text=True)
-        assert refused.returncode == 2
-        assert "Traceback" not in refused.stderr
+    refused = subprocess.run([*python, "a", "b", "c", "--frobnicate"], env=env, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
     after = {path: path.stat().st_mtime_ns for path in workspace.rglob("*") if "__pycache__" not in str(path)}
     assert {path: time for path, time in after.items() if path.is_file()} == {
         path: time for path, time in before.items() if path.is_file()
