@@ -4,7 +4,6 @@ import datetime
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import threading
@@ -67,13 +66,6 @@ def test_offline_no_file_is_removed_from_the_cache(archive: LocalHub) -> None:
         archive, "stages.download", "dataset", HF_HUB_OFFLINE="1"
     )
     assert file.is_file()
-
-
-@contextmanager
-def deaf() -> Iterator[str]:
-    """An address that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TypeVar
 # The Xet client retries for minutes by default. Plain HTTP serves the same files, so it gives up earlier here.
 for variable, value in {
     "HF_XET_CLIENT_CONNECT_TIMEOUT": "5s",
-    "HF_XET_CLIENT_READ_TIMEOUT": "10s",
+    "HF_XET_CLIENT_READ_TIMEOUT": "7s",
     "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "2",
     "HF_XET_CLIENT_RETRY_MAX_DURATION": "15s",
 }.items():
