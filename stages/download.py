@@ -117,7 +117,7 @@ def tell(rejected: list[tuple[str, str]]) -> None:
     for reason, lines in by_reason.items():
         if reason == HIDDEN:
             # macOS puts one beside each clip of an archive: they are no rejected clips.
-            print(f"ignored {len(lines)} hidden files (first: {lines[0].removesuffix(f': {HIDDEN}')})")
+            print(f"hidden files ignored: {len(lines)} (first: {lines[0].removesuffix(f': {HIDDEN}')})")
         else:
             print_some([f"rejected {line}" for line in lines], "rejected.csv")
 
@@ -164,7 +164,7 @@ def download_dataset() -> None:
         (folder / "source.json").write_text(json.dumps(fetched.origin, indent=2) + "\n")
     labels = len({clip["label"] for clip in clips})
     hidden = sum(reason == HIDDEN for _, reason in rejected)
-    ignored = f", {hidden} hidden files ignored" if hidden else ""
+    ignored = f", hidden files ignored: {hidden}" if hidden else ""
     print(f"{RAW}: {len(clips)} clips of {labels} labels, {len(rejected) - hidden} files rejected{ignored}")
 
 

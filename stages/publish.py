@@ -125,7 +125,7 @@ def main() -> None:
     owner = "your-name"
     if params.push:
         check_accuracy(params, accuracy)
-        owner = hub.whoami()
+        owner = hub.whoami(params.name)
     repo = params.name if "/" in params.name else f"{owner}/{params.name}"
     with whole(PUBLISHED) as folder:
         shutil.copytree(FINETUNED, folder)

@@ -242,7 +242,7 @@ def test_a_checkpoint_with_code_of_its_own_is_refused_without_a_question(
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked a question"))
     set_params(workspace, {"download.model": {"source": "folder", "path": "mine"}})
     message = error_of(download_model)
-    assert f"{file} needs Python code of the checkpoint (auto_map), which is never run" in message
+    assert "needs Python code of its own (auto_map in its config), which is never run" in message
 
 
 def test_many_files_that_are_not_the_original_are_listed_ten_at_most(
@@ -258,5 +258,5 @@ def test_many_files_that_are_not_the_original_are_listed_ten_at_most(
     screen = capsys.readouterr().out
     assert screen.count("not the original: ") == 10
     assert "6 more like that; data/raw/source.json lists them all" in screen
-    assert "ignored 1 hidden files (first: a/._a.00000.wav)" in screen
-    assert "16 clips of 2 labels, 0 files rejected, 1 hidden files ignored" in screen
+    assert "hidden files ignored: 1 (first: a/._a.00000.wav)" in screen
+    assert "16 clips of 2 labels, 0 files rejected, hidden files ignored: 1" in screen

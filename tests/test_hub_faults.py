@@ -14,10 +14,15 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx2
 import pytest
 from conftest import set_params
 from hub_fixtures import GTZAN, OVER_BOTH, OVER_HTTP, listed, mistake, pack, replica, stage
+from huggingface_hub.errors import HfHubHTTPError
 from local_hub import Fault, LocalHub
+
+from stages.common import base_models, hub_errors
+from stages.common.stage import StageError
 
 API = r"GET /api/datasets/marsyas/gtzan"
 GET = r"GET /(datasets|stored/datasets)/.*genres\.tar\.gz"
@@ -104,11 +109,13 @@ def test_without_the_xet_store_files_go_over_plain_http(
     assert time.monotonic() - start < 60
     [line] = [line for line in output.splitlines() if "HF_HUB_DISABLE_XET=1" in line]
     assert "the Xet storage cannot be used" in line
-    assert not shared_store()
+    if direction == "download":
+        assert not shared_store()
 
 
-def test_a_xet_token_without_its_headers_leads_to_plain_http(archive: LocalHub) -> None:
-    archive.fail(r"GET /api/.*/xet-read-token", *[Fault(status=200, body=b"{}")] * 9)
+@pytest.mark.parametrize("status", [200, 403, 404, 500])
+def test_without_a_xet_token_files_go_over_plain_http(archive: LocalHub, status: int) -> None:
+    archive.fail(r"GET /api/.*/xet-read-token", *[Fault(status=status, body=b"{}")] * 99)
     assert "HF_HUB_DISABLE_XET=1" in stage(archive, "stages.download", "dataset")
     assert len(listed()) == 18
 
@@ -145,8 +152,78 @@ def test_the_server_s_reason_is_in_the_line(archive: LocalHub, pattern: str, fau
     line = mistake(archive, "stages.download", "dataset")
     assert expected in line
     assert "Root=1-abc" not in line
-    assert ("try again later" in line) == (fault.status >= 500)
+    assert "try again later" not in line
     assert time.monotonic() - start < 20
+
+
+def test_a_server_that_stays_busy_is_given_up_within_seconds(archive: LocalHub) -> None:
+    archive.fail(API, *[Fault(status=503, body=b'{"error": "Under maintenance"}')] * 99)
+    start = time.monotonic()
+    assert "503 (Under maintenance); try again later" in mistake(archive, "stages.download", "dataset")
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "0"}, 1),
+        ({"Retry-After": "9" * 5000}, 86_400),
+        ({"Retry-After": format_datetime(datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC))}, 1),
+        ({"RateLimit": '"api";r=0;t=9', "RateLimit-Policy": "q=500;w=300"}, 10),
+    ],
+    ids=["seconds", "none", "absurd", "past", "ratelimit"],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_stated_time_to_wait_is_bounded(status: int, headers: dict[str, str], seconds: int) -> None:
+    response = httpx2.Response(status, headers=headers, request=httpx2.Request("GET", "https://huggingface.co/api"))
+    with pytest.raises(hub_errors.RateLimitError) as found:
+        hub_errors.check_response(response)
+    assert found.value.seconds == seconds
+
+
+@pytest.mark.parametrize("value", ["\u00b2", "soon", "-1", "Thu, 99 Jan 99999 00:00:00 GMT"])
+def test_an_unusable_time_to_wait_is_ignored(value: str) -> None:
+    request = httpx2.Request("GET", "https://huggingface.co/api")
+    response = httpx2.Response(503, headers={"Retry-After": value.encode()}, request=request, json={})
+    with pytest.raises(HfHubHTTPError):
+        hub_errors.check_response(response)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://cdn.example/f.bin?Signature=S3CRET&Policy=S3CRET: 403",
+        "(…)data/genres.tar.gz?X-Amz-Signature=S3CRET should be 5 bytes",
+        "cut …ers=host&X-Amz-Signature=S3CRET)",
+        "Illegal header value b'Bearer S3CRET\\x01'",
+    ],
+)
+def test_secrets_are_removed(text: str) -> None:
+    hidden = hub_errors.hide_secrets(text)
+    assert "S3CRET" not in hidden
+    assert hidden.split()[-1] == text.split()[-1] or "***" in hidden
+
+
+def test_a_broken_token_is_reported_and_not_shown(archive: LocalHub) -> None:
+    line = mistake(archive, "stages.download", "dataset", token="hf_secret\u00e9")
+    assert "correct HF_TOKEN" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("HF_ENDPOINT", "huggingface.co"), ("HTTP_PROXY", "ftp://x"), ("ALL_PROXY", "::")],
+)
+def test_an_address_that_is_none_is_named_with_its_variable(archive: LocalHub, variable: str, value: str) -> None:
+    assert variable in mistake(archive, "stages.download", "dataset", **{variable: value})
+
+
+@pytest.mark.parametrize("body", [b"[]", b"3", b'"x"', b"null", b'{"sha": 5}', b'{"siblings": 7}', b"{", b"\xff"])
+@OVER_HTTP
+def test_an_answer_of_another_shape_is_reported(archive: LocalHub, body: bytes) -> None:
+    archive.fail(API, *[Fault(status=200, headers={"Content-Type": "application/json"}, body=body)] * 20)
+    assert "dataset marsyas/gtzan" in mistake(archive, "stages.download", "dataset")
 
 
 def test_a_short_rate_limit_is_waited_for(archive: LocalHub) -> None:
@@ -177,7 +254,7 @@ def test_a_pasted_address_is_an_id(archive: LocalHub, workspace: Path) -> None:
     stage(archive, "stages.download", "dataset")
     assert json.loads(Path("data/raw/source.json").read_text())["id"] == GTZAN
     set_params(workspace, {"download.dataset.id": "  "})
-    assert "params.yaml: download.dataset.id: is blank" in mistake(archive, "stages.download", "dataset")
+    assert "params.yaml: download.dataset.id: '' has no id of a repo" in mistake(archive, "stages.download", "dataset")
 
 
 def test_an_unreachable_hub_gets_advice_for_a_push(publishing: LocalHub) -> None:
@@ -201,10 +278,13 @@ def test_an_unreachable_hub_gets_advice_for_a_push(publishing: LocalHub) -> None
             Fault(status=403, body=b'{"error": "Private storage is full"}'),
             "storage is full",
         ),
+        (r"PUT /lfs/", Fault(status=403, body=b'{"error": "Quota exceeded"}'), "Quota exceeded"),
+        (r"PUT /lfs/", Fault(status=429, headers={"Retry-After": "3600"}), "rate limit"),
         (r"POST /api/repos/create", Fault(status=403, body=b'{"error": "Needs repo.write"}'), "Needs repo.write"),
     ],
-    ids=["metadata", "storage", "permission"],
+    ids=["metadata", "storage", "upload", "upload-limit", "permission"],
 )
+@OVER_HTTP
 def test_the_reason_of_a_refused_push_is_in_the_line(
     publishing: LocalHub, pattern: str, fault: Fault, expected: str
 ) -> None:
@@ -247,5 +327,29 @@ def test_a_cache_on_a_full_disk_is_named(archive: LocalHub, workspace: Path) -> 
 def test_a_full_disk_of_the_project_is_named(archive: LocalHub, workspace: Path) -> None:
     with small_disk(workspace / "data", kilobytes=400):
         line = mistake(archive, "stages.download", "dataset")
-    assert f"{workspace}: the disk is full" in line or "data/raw.partial" in line
-    assert "free some space" in line
+    assert line.endswith(": the disk is full; free some space, then run dvc repro again")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("---\nlicense: mit\n---\n", "mit"),
+        ("---\nlicense: [mit, cc0-1.0]\n---\n", ["mit", "cc0-1.0"]),
+        ("---\nlicense: {name: mit}\n---\n", "unknown"),
+        ("---\nlicense: 3\n---\n", "unknown"),
+        ("---\n- a list\n---\n", "unknown"),
+        ("---\nlicense: [\n---\n", "unknown"),
+        ("---\n'\x07'\n---\n", "unknown"),
+        ("no front matter", "unknown"),
+    ],
+)
+def test_a_licence_is_read_from_any_card(tmp_path: Path, text: str, expected: str | list[str]) -> None:
+    (tmp_path / "README.md").write_text(text)
+    assert base_models.read_licence(tmp_path / "README.md") == expected
+
+
+@pytest.mark.parametrize("content", [[], 3, "x", {"model_type": 5}, {"model_type": "hubert", "hidden_size": "wide"}])
+def test_a_config_of_another_shape_is_one_line(tmp_path: Path, content: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(StageError, match=r"config\.json cannot be read"):
+        base_models.check(tmp_path)

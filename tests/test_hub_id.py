@@ -11,7 +11,19 @@ def test_an_address_holds_an_id(start: str, kind: str, page: str, name: str) -> 
     assert read_id(f" {start}{kind}{name}{page}\n") == read_id(name) == name
 
 
-@pytest.mark.parametrize("text", ["", " ", "a/b/c", "marsyas/gt zan", "https://huggingface.co/", "hf.co/datasets/"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "a/b/c",
+        "marsyas/gt zan",
+        "https://huggingface.co/",
+        "hf.co/datasets/",
+        "hf.co/spaces/a/b",
+        "hf.co/datasets",
+    ],
+)
 def test_what_holds_no_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         read_id(text)

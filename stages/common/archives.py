@@ -57,6 +57,7 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
             yield tar
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise StageError(
-            f"{archive.name}: broken archive ({' '.join(str(error).split())}); the repo itself holds it so, "
-            "and a new download does not help: set another download.dataset.revision, or report it to the repo's owner"
+            f"{archive.name}: broken archive ({' '.join(str(error).split())}); the file in the repo is "
+            "broken, so downloading it again will not help; set another download.dataset.revision, or report it to the "
+            "repo's owner"
         ) from None

@@ -4,7 +4,6 @@
 what becomes source.json. torch and transformers take seconds to import, so only the functions that need them do.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,8 @@ from stages.common.stage import Section, StageError
 
 CONFIGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
+# A config of another shape fails in Transformers in any of these ways.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 OLD_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
 
 
@@ -73,8 +74,6 @@ class Hub(Section):
     revision: str = "main"
 
     def fetch(self, folder: Path) -> dict[str, Any]:
-        from huggingface_hub import metadata_load
-
         from stages.common import hub
 
         wanted = [*CONFIGS, "README.md", *WEIGHTS]
@@ -84,9 +83,20 @@ class Hub(Section):
         for file in snapshot.iterdir():
             if any(file.match(pattern) for pattern in [*CONFIGS, *WEIGHTS, *OLD_WEIGHTS]):
                 shutil.copyfile(file, folder / file.name)
-        card = snapshot / "README.md"
+        return {"source": "hub", "id": self.id, "revision": commit, "licence": read_licence(snapshot / "README.md")}
+
+
+def read_licence(card: Path) -> str | list[str]:
+    """Return the licence in a model card's front matter; "unknown" if it has none or cannot be read."""
+    import yaml
+    from huggingface_hub import metadata_load
+
+    try:
         licence = (metadata_load(card) or {}).get("license") if card.is_file() else None
-        return {"source": "hub", "id": self.id, "revision": commit, "licence": licence or "unknown"}
+    except (ValueError, AttributeError, yaml.YAMLError):
+        return "unknown"
+    names = licence if isinstance(licence, list) else [licence]
+    return licence if licence and all(isinstance(name, str) for name in names) else "unknown"
 
 
 def check(folder: Path) -> str:
@@ -95,14 +105,15 @@ def check(folder: Path) -> str:
     Raises:
         StageError: the checkpoint has no weights, no feature extractor, or no audio-classification head exists for it.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError, safe_open
     from transformers import AutoConfig, AutoFeatureExtractor
     from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        _refuse_code(folder / "config.json")
+    except (*UNREADABLE, StrictDataclassError) as error:
+        _refuse_code(error)
         raise StageError(f"download.model: config.json cannot be read: {' '.join(str(error).split())}") from None
     if type(config) not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
         raise StageError(
@@ -111,8 +122,8 @@ def check(folder: Path) -> str:
         )
     try:
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError):
-        _refuse_code(folder / "preprocessor_config.json")
+    except (*UNREADABLE, StrictDataclassError) as error:
+        _refuse_code(error)
         raise StageError(
             "download.model: the checkpoint has no preprocessor_config.json; save its feature extractor there too"
         ) from None
@@ -127,14 +138,10 @@ def check(folder: Path) -> str:
     return f"{config.model_type} at {extractor.sampling_rate} Hz"
 
 
-def _refuse_code(config: Path) -> None:
-    """Raises StageError if a config file names Python code that Transformers would have to run."""
-    try:
-        needs_code = "auto_map" in json.loads(config.read_text("utf-8"))
-    except (OSError, ValueError):
-        return
-    if needs_code:
+def _refuse_code(error: Exception) -> None:
+    """Raises StageError if Transformers failed because it may not run the checkpoint's own Python code."""
+    if "trust_remote_code" in str(error):
         raise StageError(
-            f"download.model: {config.name} needs Python code of the checkpoint (auto_map), which is never run; "
+            "download.model: the checkpoint needs Python code of its own (auto_map in its config), which is never run; "
             "choose a checkpoint whose architecture Transformers has, such as HuBERT, Wav2Vec2, WavLM, Whisper or AST"
-        )
+        ) from None

@@ -9,14 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-# The Xet client retries for minutes by default. Plain HTTP serves the same files, so it gives up earlier here.
-for variable, value in {
-    "HF_XET_CLIENT_CONNECT_TIMEOUT": "5s",
-    "HF_XET_CLIENT_READ_TIMEOUT": "7s",
-    "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "2",
-    "HF_XET_CLIENT_RETRY_MAX_DURATION": "15s",
-}.items():
-    os.environ.setdefault(variable, value)
+# If its storage cannot be reached, the Xet client retries for minutes by default. Plain HTTP serves the same files, so
+# it gives up earlier here. Its read timeout stays: it includes the time to send a body.
+os.environ.setdefault("HF_XET_CLIENT_CONNECT_TIMEOUT", "5s")
+os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
 
 import httpx2
 from huggingface_hub import (
@@ -38,6 +34,10 @@ from stages.common.stage import StageError
 WAITS = (1, 2, 4)  # seconds before each further try
 MAX_RATE_LIMIT_WAIT = 300  # seconds; the Hub counts requests in windows of five minutes
 MAX_RATE_LIMITS = 4  # in one call
+CAUGHT = (
+    *(httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError, UserWarning, ImportError),
+    *hub_errors.UNEXPECTED_ANSWER,
+)
 T = TypeVar("T")
 
 
@@ -134,24 +134,29 @@ def push(folder: Path, repo: str, private: bool, message: str, tag: str) -> str:
     return _retry(upload, Target("model", repo, "main", pushing=True))
 
 
-def whoami() -> str:
+def whoami(name: str) -> str:
     """Return the user name of the token.
+
+    Args:
+        name: of the repo to push to, for messages.
 
     Raises:
         StageError: there is no token, the Hub rejects it, or the Hub cannot be reached.
     """
     if get_token() is None:
         raise StageError(f"params.yaml: publish.push: true needs a token for the Hub; {hub_errors.LOGIN}")
-    return _retry(lambda: HfApi().whoami()["name"], Target("model", "to push", "main", pushing=True))
+    return _retry(lambda: HfApi().whoami()["name"], Target("model", name, "main", pushing=True))
 
 
 def _retry(call: Callable[[], T], target: Target) -> T:
     """Return the result of a call, tried again after errors that may pass."""
+    _check_endpoint()
     waits, rate_limits = list(WAITS), 0
     while True:
         try:
             return call()
-        except (httpx2.HTTPError, errors.HfHubHTTPError, OSError, RuntimeError, ValueError, UserWarning) as error:
+        except CAUGHT as caught:
+            error = hub_errors.find_cause(caught)
             if _is_from_xet(error) and not hub_errors.is_full_disk(error):
                 print(
                     f"{target.repo}: the Xet storage cannot be used ({hub_errors.reason(error)}); "
@@ -171,27 +176,40 @@ def _retry(call: Callable[[], T], target: Target) -> T:
             time.sleep(wait)
 
 
+def _check_endpoint() -> None:
+    try:
+        url = httpx2.URL(constants.ENDPOINT)
+    except httpx2.InvalidURL:
+        url = httpx2.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise StageError(f"HF_ENDPOINT: {constants.ENDPOINT!r} is not an address; unset it, or write https://host")
+
+
 def _is_from_xet(error: Exception) -> bool:
-    """Return whether the Xet client failed; it raises Python's general errors, and its own of authentication."""
+    """Return whether the Xet client, or the request for its token, failed.
+
+    The client raises Python's general errors, and one of its own for authentication.
+    """
     general = type(error) in (RuntimeError, ConnectionError) or type(error).__name__.startswith("Xet")
-    return not constants.HF_HUB_DISABLE_XET and (general or "Xet headers" in str(error))
+    token = isinstance(error, errors.HfHubHTTPError) and "/xet-" in error.response.url.path
+    return not constants.HF_HUB_DISABLE_XET and (general or token or "Xet " in str(error))
 
 
-def _is_passing(error: BaseException | None) -> bool:
+def _is_passing(error: BaseException) -> bool:
     """Return whether another try may help: a broken connection, a busy or faulty server, a damaged file."""
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         # A large file comes from another host by a signed address; an expired one is refused there.
-        expired = status in (401, 403) and error.response.url.netloc != httpx2.URL(constants.ENDPOINT).netloc
+        elsewhere = error.response.url.netloc != httpx2.URL(constants.ENDPOINT).netloc
+        expired = status in (401, 403) and elsewhere and error.response.request.method == "GET"
         return status == 429 or status >= 500 or expired
-    if isinstance(error, httpx2.ConnectError):
+    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError | httpx2.UnsupportedProtocol):
+        return False
+    if isinstance(error, httpx2.LocalProtocolError):
         return False
     if isinstance(error, httpx2.TransportError | CorruptFileError):
         return True
-    if isinstance(error, OSError) and "Consistency check failed" in str(error):
-        return True
-    # The client wraps the errors of uploads, and of requests that it tried before it looked into its cache.
-    return error is not None and _is_passing(error.__cause__)
+    return isinstance(error, OSError) and "Consistency check failed" in str(error)
 
 
 def _make_client() -> httpx2.Client:
@@ -200,15 +218,15 @@ def _make_client() -> httpx2.Client:
     return client
 
 
-class _HideSignatures(logging.Filter):
-    """Removes the signatures of addresses from the client's messages: they are credentials for an hour."""
+class _HideSecrets(logging.Filter):
+    """Removes tokens, and the signatures of addresses (credentials for an hour), from the client's messages."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = hub_errors.hide_signatures(record.getMessage()), ()
+        record.msg, record.args = hub_errors.hide_secrets(record.getMessage()), ()
         return True
 
 
 set_client_factory(_make_client)
 warnings.filterwarnings("error", "Not enough free disk space")  # the client would go on, and fail an hour later
 for handler in logging.getLogger("huggingface_hub").handlers:
-    handler.addFilter(_HideSignatures())
+    handler.addFilter(_HideSecrets())

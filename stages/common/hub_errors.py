@@ -1,6 +1,7 @@
 """What went wrong with the Hugging Face Hub, in one line: the server's reason and how to fix it."""
 
 import errno
+import json
 import os
 import re
 import ssl
@@ -10,10 +11,14 @@ from typing import Literal, NamedTuple
 
 import httpx2
 from huggingface_hub import constants, errors, get_token
-from huggingface_hub.utils import parse_ratelimit_headers
+from huggingface_hub.utils import hf_raise_for_status, parse_ratelimit_headers
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
+CHECK_PROXY = "check the proxy or the network's login page, and HF_ENDPOINT if it is set"
 MAX_REASON = 300  # characters
+MAX_SECONDS = 86_400  # of a stated time to wait; a longer one is a mistake
+# What the client raises if an answer has another shape than the Hub's.
+UNEXPECTED_ANSWER = (KeyError, IndexError, TypeError, AttributeError, AssertionError, OverflowError)
 Kind = Literal["dataset", "model"]
 
 
@@ -38,43 +43,60 @@ class RateLimitError(OSError):
     """The Hub asks to wait."""
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"the Hub's rate limit is reached for the next {seconds} s")
+        super().__init__(f"the Hub is busy or its rate limit is reached for the next {seconds} s")
         self.seconds = seconds
 
 
 def check_response(response: httpx2.Response) -> None:
-    """Raise what the client would ignore (a web page in place of data) or wait for silently (a rate limit).
+    """Raise what the client would ignore (a web page in place of data) or wait for silently (a busy server).
 
     Raises:
-        RateLimitError: status 429 with a time to wait.
+        RateLimitError: status 429 or 5xx with a time to wait.
+        HfHubHTTPError: status 429 or 5xx without one.
         NotTheHubError: a web page with status 200; the Hub's interface never sends one.
     """
-    if response.status_code == 429 and (seconds := _seconds_to_wait(response.headers)) is not None:
-        raise RateLimitError(seconds)
-    if response.status_code == 200 and response.headers.get("content-type", "").lower().startswith("text/html"):
+    if response.status_code == 429 or response.status_code >= 500:
+        if (seconds := _seconds_to_wait(response.headers)) is not None:
+            raise RateLimitError(seconds)
+        response.read()
+        hf_raise_for_status(response)
+    # Some storage hosts answer an upload (PUT) so.
+    is_page = response.headers.get("content-type", "").lower().startswith("text/html")
+    if response.status_code == 200 and is_page and response.request.method != "PUT":
         raise NotTheHubError(f"{response.url.host} answered with a web page")
 
 
 def _seconds_to_wait(headers: httpx2.Headers) -> int | None:
-    limit = parse_ratelimit_headers(headers)
-    if limit is not None and limit.remaining == 0:
-        return limit.reset_in_seconds + 1
+    """Return the time that the server asks to wait: from 1 s to a day, or None if it states no usable time."""
     value = headers.get("retry-after", "").strip()
-    if value.isdigit():
-        return int(value)
     try:
-        return max(0, round(parsedate_to_datetime(value).timestamp() - time.time()))
-    except ValueError:
+        limit = parse_ratelimit_headers(headers)
+        if limit is not None and limit.remaining == 0:
+            seconds = limit.reset_in_seconds + 1
+        elif re.fullmatch(r"[0-9]+", value):
+            seconds = int(value[:9])
+        else:
+            seconds = round(parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
         return None
+    return min(max(1, seconds), MAX_SECONDS)
 
 
-def explain(error: BaseException, target: Target) -> str:
-    """Return one line: the repo, what is wrong, how to fix it."""
-    while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-        # The client also looked into its cache; the request's own error says more.
+def find_cause(error: Exception) -> Exception:
+    """Return the error of the request itself, if the client wrapped it in one of its own.
+
+    It does so for uploads, and for requests after which it looked into its cache.
+    """
+    wrappers = (errors.LocalEntryNotFoundError, RuntimeError)
+    while isinstance(error, wrappers) and isinstance(error.__cause__, OSError | httpx2.HTTPError):
         error = error.__cause__
+    return error
+
+
+def explain(error: Exception, target: Target) -> str:
+    """Return one line: the repo, what is wrong, how to fix it."""
     what = f"{target.kind} {target.repo}"
-    if isinstance(error, errors.HfHubHTTPError) and not isinstance(error, errors.LocalEntryNotFoundError):
+    if isinstance(error, errors.HfHubHTTPError):
         return f"{what}{_explain_answer(error, target)}"
     if is_full_disk(error):
         return (
@@ -82,16 +104,28 @@ def explain(error: BaseException, target: Target) -> str:
             "or set HF_HOME to a folder on a larger disk"
         )
     if isinstance(error, RateLimitError):
-        advice = "start again then" if _has_token() else f"start again then, or {LOGIN}: a token has higher limits"
-        return f"{what}: {reason(error)} ({error.seconds / 60:.0f} minutes); {advice}"
+        minutes = f" ({error.seconds / 60:.0f} minutes)" if error.seconds > 90 else ""
+        cached = "" if target.pushing else ", or set HF_HUB_OFFLINE=1 if the files are in the cache"
+        higher = "" if get_token() else f", or {LOGIN}, because a token has higher limits"
+        return f"{what}: {reason(error)}{minutes}; start again then{cached}{higher}"
     if isinstance(error, NotTheHubError | errors.FileMetadataError):
-        return f"{what}: {reason(error)}; check the proxy or the network's login page, and HF_ENDPOINT if it is set"
+        return f"{what}: {reason(error)}; {CHECK_PROXY}"
+    if isinstance(error, UnicodeEncodeError) or "header value" in str(error):
+        return f"{what}: the token has characters that no token has; correct HF_TOKEN, or log in with `hf auth login`"
+    proxy = isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol | ImportError)
+    if proxy or (isinstance(error, ValueError) and "proxy URL" in str(error)):
+        return f"{what}: {reason(error)}; check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
+    if isinstance(error, (json.JSONDecodeError, *UNEXPECTED_ANSWER)):
+        return f"{what}: the answer is not one of the Hub ({type(error).__name__}: {reason(error)}); {CHECK_PROXY}"
+    if isinstance(error, httpx2.ProxyError):
+        return f"{what}: the proxy refuses the connection ({reason(error)}); check HTTPS_PROXY and HTTP_PROXY"
     if is_certificate(error):
         return (
-            f"{what}: the certificate of {constants.ENDPOINT} is not trusted ({reason(error)}); "
+            f"{what}: the certificate of {_host(error)} is not trusted ({reason(error)}); "
             "if your network has its own authority, set SSL_CERT_FILE to its certificates"
         )
-    if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError | httpx2.ConnectError):
+    unreachable = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx2.ConnectError)
+    if isinstance(error, (*unreachable, httpx2.ConnectTimeout)):
         return f"{what}: {_explain_unreachable(target)}"
     if isinstance(error, httpx2.TransportError | CorruptFileError):
         return f"{what}: {reason(error)}, several times; try again later"
@@ -118,11 +152,10 @@ def _explain_answer(error: errors.HfHubHTTPError, target: Target) -> str:
 
 def _explain_unreachable(target: Target) -> str:
     offline = constants.is_offline_mode()
+    why = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
     if target.pushing:
         fix = "unset HF_HUB_OFFLINE" if offline else "check the network and run dvc repro again"
-        why = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
         return f"{why}, so nothing can be pushed; {fix}, or set publish.push: false"
-    why = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
     fix = "unset it" if offline else "check the network"
     return (
         f"{why} and the cache does not have it; {fix}, take clips and a model from disk "
@@ -132,21 +165,27 @@ def _explain_unreachable(target: Target) -> str:
 
 def reason(error: BaseException) -> str:
     """Return the server's reason, or the error's text, in one line without request ids and signatures."""
-    text = getattr(error, "server_message", None) or str(error) or type(error).__name__
+    cause = error.__cause__ if isinstance(error, httpx2.HTTPError) else None
+    said = [getattr(which, "server_message", None) for which in (error, cause)]
+    text = said[0] or said[1] or str(error) or type(error).__name__
     text = re.sub(r"<[^>]*>", " ", text)
     text = re.sub(r"\(Request ID: [^)]*\)|\(Amz CF ID: [^)]*\)", "", text)
-    text = " ".join(hide_signatures(text).split()).rstrip(".")
+    text = " ".join(hide_secrets(text).split()).rstrip(".")
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]} ..."
 
 
-def hide_signatures(text: str) -> str:
-    """Return the text with the query removed from every address in it."""
-    return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\")]*", r"\1", text)
+def hide_secrets(text: str) -> str:
+    """Return the text without the token, and without the query of any address in it, whole or cut."""
+    if token := get_token():
+        text = text.replace(token, "***").replace(token.encode("unicode_escape").decode(), "***")
+    text = re.sub(r"Bearer [^\s'\"]+", "Bearer ***", text)
+    text = re.sub(r"([^\s?'\"]*[/.][^\s?'\"]*)\?[^\s'\")]*=[^\s'\")]*", r"\1", text)
+    return re.sub(r"\b((?:X-Amz-\w+|Signature|Policy|Key-Pair-Id|sig|token)=)[^\s&'\")]+", r"\1***", text, flags=re.I)
 
 
 def is_full_disk(error: BaseException) -> bool:
     """Return whether the disk, or the user's share of it, is full or too small. Some clients say so in words only."""
-    number, words = getattr(error, "errno", None), ("(os error 28)", "Not enough free disk space")
+    number, words = getattr(error, "errno", None), ("(os error 28)", "(os error 122)", "Not enough free disk space")
     return number in (errno.ENOSPC, errno.EDQUOT) or any(word in str(error) for word in words)
 
 
@@ -163,5 +202,7 @@ def web_page(kind: Kind, repo: str) -> str:
     return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
 
 
-def _has_token() -> bool:
-    return get_token() is not None
+def _host(error: Exception) -> str:
+    """Return the host that a request went to; the Hub's own if the error does not know."""
+    request = getattr(error, "_request", None)
+    return f"{request.url.scheme}://{request.url.netloc.decode()}" if request else constants.ENDPOINT

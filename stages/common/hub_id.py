@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-PAGES = {"tree", "blob", "resolve", "viewer", "discussions", "settings", "commits"}  # what follows an id in addresses
+# What follows an id in addresses.
+PAGES = {"tree", "blob", "raw", "resolve", "blame", "edit", "upload", "commit", "commits", "viewer", "discussions"}
 
 
 def read_id(text: str) -> str:
@@ -23,8 +24,8 @@ def read_id(text: str) -> str:
         name = rest.split("/")[0]
         text = owner if not name or name in PAGES else f"{owner}/{name}"
     text = text.strip()
-    if not text:
-        raise ValueError("is blank; write owner/name, as on the repo's page")
+    if not text or text.split("/")[0] in ("datasets", "models", "spaces"):
+        raise ValueError(f"{text!r} has no id of a repo; write owner/name, as on the page of a data set or model")
     try:
         validate_repo_id(text)
     except HFValidationError as error:

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import errno
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -142,15 +143,14 @@ def run(main: Callable[..., None], sections: dict[str, Any] | None = None, targe
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        free = shutil.disk_usage(Path.cwd()).free / 1e9
-        sys.exit(f"error: {error.filename or Path.cwd()}: the disk is full ({free:.1f} GB free here); free some space")
+        sys.exit(f"error: {error.filename or Path.cwd()}: the disk is full; free some space, then run dvc repro again")
 
 
 def _read_command_line(main: Callable[..., None], sections: dict[str, Any], targets: Sequence[str]) -> list[str]:
     module = sys.modules[main.__module__]
     keys = "\n\n".join(_describe(section, schema) for section, schema in sections.items())
     parser = argparse.ArgumentParser(
-        prog=f"python -m {module.__spec__.name}".removesuffix(".__main__"),
+        prog=f"python -m {module.__spec__.name}",
         description=f"{module.__doc__}\n{keys}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -167,7 +167,8 @@ def _describe(section: str, schema: Any) -> str:
     for model in get_args(union) or [union]:
         lines.append(f"keys of {section}" + (f" ({model.__name__.lower()})" if get_args(union) else ""))
         for key, field in model.model_fields.items():
-            default = "" if field.is_required() else f" = {'null' if field.default is None else field.default}"
+            # As JSON, which YAML reads: true, null.
+            default = "" if field.is_required() else f" = {json.dumps(field.default)}"
             kind = _name(field.annotation)
             lines.append(f"  {key}: {kind}{default}")
     return "\n".join(lines)
@@ -175,8 +176,6 @@ def _describe(section: str, schema: Any) -> str:
 
 def _name(annotation: Any) -> str:
     """Name a type as a user of params.yaml would."""
-    if annotation is Number:
-        return "float"
     if annotation is type(None):
         return "null"
     if parts := get_args(annotation):
