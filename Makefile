@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: repro test lint bench setup
+.PHONY: repro test test-fast coverage lint presets bench setup help
 
 repro: $(VENV)/.installed  ## run every stage whose inputs changed
 	$(IN_VENV) dvc repro
@@ -11,14 +11,27 @@ repro: $(VENV)/.installed  ## run every stage whose inputs changed
 test: lint  ## the linters, then the tests
 	$(IN_VENV) pytest
 
-lint: $(VENV)/.installed-test
+test-fast: lint  ## the linters, then the tests that take no seconds
+	$(IN_VENV) pytest -m 'not slow'
+
+coverage: $(VENV)/.installed-test  ## the tests, and the lines that none of them runs; slower than test
+	$(IN_VENV) pytest --cov
+
+lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
+	$(IN_VENV) mypy
+
+presets: $(VENV)/.installed  ## write presets/ and docs/params.md from the models in stages/*/params.py
+	$(IN_VENV) python -m tools.presets
 
 bench: $(VENV)/.installed-bench  ## what each setting saves, against the course; writes benchmarks/README.md
 	$(IN_VENV) python -m benchmarks
 
 setup: $(VENV)/.installed-test  ## everything a developer needs
+
+help:  ## this list
+	@awk -F ':.*##  *' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
