@@ -1,0 +1,1 @@
+"""Measurements of speed and accuracy against the course's settings."""

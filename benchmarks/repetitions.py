@@ -1,10 +1,11 @@
-"""How many altered copies of a recording the search finds, what it takes for one by mistake, and how long it takes.
+"""Measure the search for repetitions: how many altered copies it finds, its false positives, its time and memory.
 
-Composed clips of 30 s and of 5 s, each with one altered copy; and the time for 1000 clips of GTZAN's length.
+`python -m benchmarks.repetitions` searches the WAV files of the current folder.
 """
 
-import time
+import re
 from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
 from pathlib import Path
@@ -16,106 +17,138 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-from benchmarks.common import figures_of, report
-from stages.common import composer
-from stages.common.fingerprints import number_recordings
+from benchmarks.common import Benchmark, Result, print_measurement, run_measurement, time_call
+from stages.download.dataset.repetitions import number_recordings
+from stages.download.dataset.synthetic_music import GENRES, SAMPLING_RATE, compose
 
-RATE = composer.SAMPLING_RATE
-RECORDINGS, MANY = 500, 1000
+RECORDINGS = 500  # with a copy each
+SEARCHED = 1000  # without copies, in the measurement of time and memory
 LENGTHS = (30, 5)  # seconds: GTZAN's clips and the demo's
+# What the table calls an alteration -> what `alter` applies.
 ALTERATIONS = {
-    "quieter or louder, to clipping": "level",
-    "begins later, by up to a fifth": "later",
-    "a part, two fifths of it": "part",
+    "quieter, or louder and clipped": "level",
+    "up to a fifth cut off at the start": "start",
+    "excerpt of two fifths": "excerpt",
     "MP3 at 8 kHz": "mp3",
     "OGG": "ogg",
-    "at 16 kHz": "16 kHz",
-    "such a part, quieter or louder, as MP3 at 8 kHz": "part level mp3",
+    "resampled to 16 kHz": "16 kHz",
+    "excerpt of two fifths, quieter or louder, MP3 at 8 kHz": "excerpt level mp3",
 }
+# Results that hold a `text` have these numbers only there.
+NUMBERS_IN_TEXT = re.compile(
+    r"took (?P<seconds>\d+) s, with at most (?P<peak>\d+) MB of memory; it took (?P<found>\d+)"
+)
 
 
-def compose(folder: Path, number: int, seconds: float) -> Path:
-    genre = composer.GENRES[number % len(composer.GENRES)]
-    soundfile.write(folder / f"{number}.wav", composer.compose(genre, seconds, number), RATE)
+def write_clip(folder: Path, number: int, seconds: float) -> Path:
+    """Write a synthetic clip whose seed is its number."""
+    genre = GENRES[number % len(GENRES)]
+    soundfile.write(folder / f"{number}.wav", compose(genre, seconds, number), SAMPLING_RATE)
     return folder / f"{number}.wav"
 
 
-def alter(file: Path, how: str) -> Path:
+def alter(file: Path, alteration: str) -> Path:
     """Write a copy of a clip beside it, altered at random in one or several ways."""
     rng = np.random.default_rng(int(file.stem))
     samples, sampling_rate = soundfile.read(file, dtype="float32")
-    whole, suffix = len(samples), ".wav"
-    if "later" in how:
-        samples = samples[int(rng.uniform(0.01, 0.2) * whole) :]
-    if "part" in how:
-        start = int(rng.uniform(0, 0.6) * whole)
-        samples = samples[start : start + int(0.4 * whole)]
-    if "level" in how:
+    length, suffix = len(samples), ".wav"
+    if "start" in alteration:
+        samples = samples[int(rng.uniform(0.01, 0.2) * length) :]
+    if "excerpt" in alteration:
+        start = int(rng.uniform(0, 0.6) * length)
+        samples = samples[start : start + int(0.4 * length)]
+    if "level" in alteration:
         samples = np.clip(samples * 10 ** (rng.choice([-20, -10, 6]) / 20), -1, 1)
-    if "mp3" in how:
+    if "mp3" in alteration:
         samples, sampling_rate, suffix = soxr.resample(samples, sampling_rate, 8_000), 8_000, ".mp3"
-    if "16 kHz" in how:
+    if "16 kHz" in alteration:
         samples, sampling_rate = soxr.resample(samples, sampling_rate, 16_000), 16_000
-    if "ogg" in how:
+    if "ogg" in alteration:
         suffix = ".ogg"
-    copy = file.with_name(f"{file.stem} {how}{suffix}")
+    copy = file.with_name(f"{file.stem} {alteration}{suffix}")
     soundfile.write(copy, samples, sampling_rate)
     return copy
 
 
-def spread(work: Any, *arguments: Any) -> list[Path]:
-    """Files made on all cores."""
+def map_in_processes(function: Callable[..., Path], *arguments: Iterable[Any], total: int) -> list[Path]:
+    """Write files on all cores."""
     with ProcessPoolExecutor() as pool:
-        return list(tqdm(pool.map(work, *arguments, chunksize=8), work.__name__, len(arguments[1]), unit="clip"))
+        results = pool.map(function, *arguments, chunksize=8)
+        return list(tqdm(results, function.__name__, total, unit="clip"))
 
 
-def find(files: list[Path]) -> dict[int, int]:
+def search(files: list[Path]) -> dict[int, int]:
+    """Return position -> number of its recording, for the files that the search reports as repetitions."""
     return number_recordings(files, [str(file) for file in files])
 
 
 def measure_recall(originals: list[Path]) -> tuple[Counter[str], Counter[str], int]:
-    """Copies found and planted, by alteration, and pairs of clips wrongly taken for one recording."""
-    hows = [list(ALTERATIONS.values())[i % len(ALTERATIONS)] for i in range(len(originals))]
-    copies = spread(alter, originals, hows)
-    numbers = find(originals + copies)
-    found = Counter(how for i, how in enumerate(hows) if i in numbers and numbers[i] == numbers.get(i + len(originals)))
-    false = sum(
+    """Alter each clip in one way, and search.
+
+    Returns:
+        The copies found and the copies written, by alteration, and the pairs of different clips that were mistaken for
+        one recording.
+    """
+    ways = [list(ALTERATIONS.values())[i % len(ALTERATIONS)] for i in range(len(originals))]
+    copies = map_in_processes(alter, originals, ways, total=len(originals))
+    numbers = search(originals + copies)
+    found = Counter(way for i, way in enumerate(ways) if i in numbers and numbers[i] == numbers.get(i + len(originals)))
+    mistaken = sum(
         numbers[one] == numbers[other] and (other - one) % len(originals) != 0
         for one, other in combinations(numbers, 2)
     )
-    return found, Counter(hows), false
+    return found, Counter(ways), mistaken
 
 
-def measure(device: str) -> dict[str, Any]:
-    found, false = [], []
-    with TemporaryDirectory() as folder:
+def measure(device: str) -> Result:
+    """Search clips of each length, and time the search of the longer ones."""
+    found: list[Counter[str]] = []
+    mistaken: list[int] = []
+    numbers: dict[str, float] = {}
+    written: Counter[str] = Counter()
+    with TemporaryDirectory() as name:
         for seconds in LENGTHS:
-            place = Path(folder, str(seconds))
-            place.mkdir()
-            number = MANY if seconds == LENGTHS[0] else RECORDINGS
-            originals = spread(compose, [place] * number, range(number), [seconds] * number)
-            if number == MANY:
-                search = figures_of("benchmarks.repetitions", folder=place)
-            own, planted, mistaken = measure_recall(originals[:RECORDINGS])
-            found.append(own)
-            false.append(mistaken)
-    rows = [[name, *(f"{own[how]} of {planted[how]}" for own in found)] for name, how in ALTERATIONS.items()]
-    rows.append(["all", *(f"{sum(own.values())} of {RECORDINGS} ({own.total() / RECORDINGS:.1%})" for own in found)])
-    rows.append(["pairs of other clips taken for one", *map(str, false)])
-    text = (
-        f"{RECORDINGS} composed clips with an altered copy each: how many copies were found. The search through {MANY} "
-        f"clips of {LENGTHS[0]} s took {search['seconds']:.0f} s, with at most {search['peak']:.0f} MB of memory; "
-        f"it took {search['found']:.0f} of them for repetitions, and there were none."
+            folder = Path(name, str(seconds))
+            folder.mkdir()
+            clips = SEARCHED if seconds == LENGTHS[0] else RECORDINGS
+            originals = map_in_processes(write_clip, [folder] * clips, range(clips), [seconds] * clips, total=clips)
+            if seconds == LENGTHS[0]:
+                numbers = run_measurement("benchmarks.repetitions", folder=folder)
+            counts, written, pairs = measure_recall(originals[:RECORDINGS])
+            found.append(counts)
+            mistaken.append(pairs)
+    rows = [[name, *(f"{one[way]} of {written[way]}" for one in found)] for name, way in ALTERATIONS.items()]
+    rows.append(["all", *(f"{one.total()} of {RECORDINGS} ({one.total() / RECORDINGS:.1%})" for one in found)])
+    rows.append(["false positives (pairs of different clips)", *map(str, mistaken)])
+    return {"search": numbers, "rows": rows}
+
+
+def measure_search() -> None:
+    """Time the search of the clips in the current folder."""
+    found: dict[int, int] = {}
+    seconds = time_call(lambda: found.update(search(sorted(Path().glob("*.wav")))))
+    print_measurement(seconds=seconds, found=len(found))
+
+
+def describe(result: Result) -> str:
+    """Describe the time, memory and false positives of the search of clips without copies."""
+    numbers = result.get("search") or NUMBERS_IN_TEXT.search(result["text"]).groupdict()
+    seconds, peak, found = (float(numbers[key]) for key in ("seconds", "peak", "found"))
+    return (
+        f"The search of {SEARCHED} clips of {LENGTHS[0]} s without copies took {seconds:.0f} s and at most {peak:.0f} "
+        f"MB of memory, with {f'{found:.0f} false positives' if found else 'no false positives'}."
     )
-    header = ["the copy is", *(f"clips of {seconds} s" for seconds in LENGTHS)]
-    return {"title": "Repetitions found in the audio", "text": text, "header": header, "rows": rows}
 
 
-def search_here() -> None:
-    start = time.perf_counter()
-    found = find(sorted(Path().glob("*.wav")))
-    report(seconds=time.perf_counter() - start, found=len(found))
+BENCHMARK = Benchmark(
+    title="Search for repetitions",
+    text=f"For each clip length, {RECORDINGS} synthetic clips have an altered copy each. The table shows how many "
+    "copies the search finds.",
+    header=["alteration of the copy", *(f"clips of {seconds} s" for seconds in LENGTHS)],
+    measure=measure,
+    describe=describe,
+)
 
 
 if __name__ == "__main__":
-    search_here()
+    measure_search()

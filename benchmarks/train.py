@@ -1,68 +1,93 @@
-"""A run of GTZAN: the course's settings, and what each of ours saves."""
+"""Compare training on GTZAN: the course settings, and how much time each faster setting saves."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
-from benchmarks.common import BATCH, CLIP_SECONDS, RATE, STEPS_PER_EPOCH, distilhubert
-from stages.common import frozen
+from benchmarks.common import (
+    BATCH_SIZE,
+    CLIP_SECONDS,
+    SAMPLING_RATE,
+    STEPS_PER_EPOCH,
+    Benchmark,
+    Result,
+    make_distilhubert,
+)
+from stages.common.architectures import find_part, freeze_part, use_cached_part
 
 STEPS, CLIPS, TEST_CLIPS, EPOCHS = 2, 999, 100, 10
-MOST_TOLD = 4
+MAX_OPERATORS = 4  # in the profile
 
 
 class Setting(NamedTuple):
+    """A row of the table.
+
+    seconds: of each clip in training.
+    freeze: the part of the model that is not trained, as train.freeze in params.yaml.
+    cached: whether the output of this part is cached.
+    attention_dropout: HuBERT's default is 0.1.
+    """
+
     name: str
     seconds: float = CLIP_SECONDS
-    frozen: str = "none"  # the part of the model that is not trained
-    cached: bool = False  # its output is there already
-    attention_dropout: float = 0.1  # as HuBERT has it
+    freeze: str = "none"
+    cached: bool = False
+    attention_dropout: float = 0.1
     bf16: bool = False
 
 
 SETTINGS = [
-    Setting("the course: whole clips, all layers, fp32"),
+    Setting("course: complete clips, all layers, fp32"),
     Setting("bf16", bf16=True),
-    Setting("... no dropout in attention", attention_dropout=0.0, bf16=True),
+    Setting("... no attention dropout", attention_dropout=0.0, bf16=True),
     Setting("... windows of 10 s", 10, attention_dropout=0.0, bf16=True),
-    Setting("... windows of 5 s: `presets/gtzan.yaml`", 5, attention_dropout=0.0, bf16=True),
-    Setting("the course, feature encoder frozen", frozen="feature_encoder"),
-    Setting("... its output cached", frozen="feature_encoder", cached=True),
-    Setting("... bf16, no dropout in attention, windows of 10 s", 10, "feature_encoder", True, 0.0, True),
-    Setting("the course, whole base frozen, its output cached", frozen="base", cached=True),
+    Setting("... windows of 5 s (`presets/gtzan.yaml`)", 5, attention_dropout=0.0, bf16=True),
+    Setting("course, feature encoder frozen", freeze="feature_encoder"),
+    Setting("... its output cached", freeze="feature_encoder", cached=True),
+    Setting("... bf16, no attention dropout, windows of 10 s", 10, "feature_encoder", True, 0.0, True),
+    Setting("course, base model frozen, its output cached", freeze="base", cached=True),
 ]
 
 
-def inputs_of(model: torch.nn.Module, setting: Setting, seconds: float, batch: int, device: str) -> torch.Tensor:
-    """Noise in the shape of what is encoded."""
-    samples = round(seconds * RATE)
+class Measurement(NamedTuple):
+    """Seconds for encoding a clip, a training step and evaluating a clip, and the profile of a training step."""
+
+    encode: float
+    step: float
+    evaluate: float
+    profile: str
+
+
+def make_inputs(model: PreTrainedModel, setting: Setting, seconds: float, batch_size: int, device: str) -> torch.Tensor:
+    """Make noise in the shape of encoded clips: (batch, samples), or (batch, frames, channels) if cached."""
+    samples = round(seconds * SAMPLING_RATE)
     if not setting.cached:
-        return torch.randn(batch, samples, device=device)
-    if setting.frozen == "base":
-        return torch.randn(batch, 1, model.config.hidden_size, device=device)
+        return torch.randn(batch_size, samples, device=device)
+    if setting.freeze == "base":
+        return torch.randn(batch_size, 1, model.config.hidden_size, device=device)
     frames = int(model._get_feat_extract_output_lengths(samples))
-    return torch.randn(batch, frames, model.config.conv_dim[-1], device=device)
+    return torch.randn(batch_size, frames, model.config.conv_dim[-1], device=device)
 
 
-def seconds_of(setting: Setting, device: str) -> dict[str, Any]:
-    """Seconds that encoding a clip, a step of training and evaluating a clip take, and the step's largest operators."""
+def measure_setting(setting: Setting, device: str) -> Measurement:
+    """Time a setting on a new model."""
     torch.manual_seed(0)
-    model = distilhubert(attention_dropout=setting.attention_dropout).to(device)
-    if setting.frozen != "none":
-        model.freeze_feature_encoder()
-        getattr(*frozen.find(model, setting.frozen)).requires_grad_(False)
-    column = frozen.COLUMNS[setting.frozen] if setting.cached else "input_values"
+    model = make_distilhubert(attention_dropout=setting.attention_dropout).to(device)
+    if setting.freeze != "none":
+        freeze_part(model, setting.freeze)
     autocast = torch.autocast(device, torch.bfloat16, enabled=setting.bf16)
-    labels = torch.arange(BATCH, device=device)
+    labels = torch.arange(BATCH_SIZE, device=device)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-5, fused=True)
 
     def encode() -> float:
-        part = getattr(*frozen.find(model.eval(), setting.frozen))
+        part = getattr(*find_part(model.eval(), setting.freeze))
         with torch.inference_mode(), autocast:
-            output = part(torch.randn(1, CLIP_SECONDS * RATE, device=device))
+            output = part(torch.randn(1, CLIP_SECONDS * SAMPLING_RATE, device=device))
         return float(output[0].sum())
 
     def step(inputs: torch.Tensor) -> float:
@@ -77,17 +102,17 @@ def seconds_of(setting: Setting, device: str) -> dict[str, Any]:
         with torch.inference_mode(), autocast:
             return model.eval()(inputs).logits.sum().item()
 
-    encoding = fastest(encode) if setting.cached else 0.0
-    with frozen.stand_in(model, column):
-        window = inputs_of(model, setting, setting.seconds, BATCH, device)
-        training, operators = fastest(lambda: step(window)), profile(lambda: step(window), device)
-        clip = inputs_of(model, setting, CLIP_SECONDS, 1, device)
-        evaluation = fastest(lambda: evaluate(clip))
-    return {"encode": encoding, "step": training, "evaluate": evaluation, "operators": operators}
+    encoding = time_fastest(encode) if setting.cached else 0.0
+    with use_cached_part(model, setting.freeze if setting.cached else None):
+        window = make_inputs(model, setting, setting.seconds, BATCH_SIZE, device)
+        training, operators = time_fastest(lambda: step(window)), profile(lambda: step(window), device)
+        clip = make_inputs(model, setting, CLIP_SECONDS, 1, device)
+        evaluation = time_fastest(lambda: evaluate(clip))
+    return Measurement(encoding, training, evaluation, operators)
 
 
-def fastest(function: Any) -> float:
-    """Seconds of the fastest call, after one that is not counted; it must wait for its own result."""
+def time_fastest(function: Callable[[], Any]) -> float:
+    """Return the seconds of the fastest of STEPS calls, after a warm-up call. The function must wait for its result."""
     times = []
     for _ in range(STEPS + 1):
         start = time.perf_counter()
@@ -96,29 +121,24 @@ def fastest(function: Any) -> float:
     return min(times[1:])
 
 
-def profile(function: Any, device: str) -> str:
-    """The operators, or the GPU's kernels, that took most of a call's own time, with their shares."""
+def profile(function: Callable[[], Any], device: str) -> str:
+    """List the operators (on a GPU, kernels) that take most of a call's time, with their shares."""
     with torch.profiler.profile() as profiler:
         function()
     events = [event for event in profiler.key_averages() if event.device_type.name.lower() == device]
-    own = {e.key: e.self_device_time_total if device == "cuda" else e.self_cpu_time_total for e in events}
-    largest = sorted(own, key=own.__getitem__, reverse=True)[:MOST_TOLD]
-    return ", ".join(f"{name.removeprefix('aten::')} {own[name] / sum(own.values()):.0%}" for name in largest)
+    times = {e.key: e.self_device_time_total if device == "cuda" else e.self_cpu_time_total for e in events}
+    largest = sorted(times, key=times.__getitem__, reverse=True)[:MAX_OPERATORS]
+    return ", ".join(f"{name.removeprefix('aten::')} {times[name] / sum(times.values()):.0%}" for name in largest)
 
 
-def measure(device: str) -> dict[str, Any]:
-    found = [seconds_of(setting, device) for setting in tqdm(SETTINGS, "train", unit="setting")]
-    epochs = [own["step"] * STEPS_PER_EPOCH for own in found]
+def measure(device: str) -> Result:
+    """Time all settings, and estimate an epoch and a run of each."""
+    measurements = [measure_setting(setting, device) for setting in tqdm(SETTINGS, "train", unit="setting")]
+    epochs = [one.step * STEPS_PER_EPOCH for one in measurements]
     runs = [
-        own["encode"] * CLIPS + EPOCHS * (epoch + own["evaluate"] * TEST_CLIPS) for own, epoch in zip(found, epochs)
+        one.encode * CLIPS + EPOCHS * (epoch + one.evaluate * TEST_CLIPS) for one, epoch in zip(measurements, epochs)
     ]
     return {
-        "title": "Training",
-        "text": f"DistilHuBERT's shape, random weights, noise. An epoch is {STEPS_PER_EPOCH} optimizer steps on "
-        f"{BATCH} clips, the fastest of {STEPS} times that. A run is {CLIPS} clips encoded by the part that is cached, "
-        f"and {EPOCHS} epochs, {TEST_CLIPS} whole clips evaluated after each, all times the fastest of {STEPS} single "
-        "clips. Decoding and reading are not in it.",
-        "header": ["setting", "epoch, seconds", "times as fast", "run, minutes", "times as fast", "profile of a step"],
         "rows": [
             [
                 setting.name,
@@ -126,8 +146,21 @@ def measure(device: str) -> dict[str, Any]:
                 f"{epochs[0] / epoch:.1f}",
                 f"{run / 60:.0f}",
                 f"{runs[0] / run:.1f}",
-                own["operators"],
+                one.profile,
             ]
-            for setting, epoch, run, own in zip(SETTINGS, epochs, runs, found)
-        ],
+            for setting, epoch, run, one in zip(SETTINGS, epochs, runs, measurements)
+        ]
     }
+
+
+BENCHMARK = Benchmark(
+    title="Training",
+    text=f"A model of DistilHuBERT's size with random weights is trained on noise. An epoch is {STEPS_PER_EPOCH} steps "
+    f"on batches of {BATCH_SIZE} clips, estimated from the fastest of {STEPS} steps. A run is {EPOCHS} epochs, with "
+    f"{TEST_CLIPS} complete clips evaluated after each; if the output of a part of the model is cached, the run first "
+    f"encodes {CLIPS} clips with this part. The times of evaluation and encoding are estimated from the fastest of "
+    f"{STEPS} single clips. Decoding and reading are not included. A setting that starts with ... adds to the one "
+    "above.",
+    header=["setting", "epoch (s)", "speed-up", "run (min)", "speed-up", "profile of a step"],
+    measure=measure,
+)

@@ -1,0 +1,1 @@
+"""The pipeline: a folder for each stage, and what they share in common."""

@@ -1,0 +1,1 @@
+"""Command-line tools for results and presets."""

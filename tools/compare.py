@@ -1,10 +1,10 @@
 """Compare two predictions clip by clip: is B better than A, and by how much?
 
-Each is a CSV file, a git revision or the name of a DVC experiment. The 95% interval decides: B is better or worse where
-it leaves out zero. It is Tango's score interval (clips that share a group count as fewer), drawn out to zero where
-McNemar's exact test, which needs no large numbers, does not tell the two apart.
+Each is a CSV file, a git revision or the name of a DVC experiment. B is better or worse if the 95% interval of the
+difference excludes zero. It is Tango's score interval, which does not count clips of a group as independent, widened to
+include zero if McNemar's exact test, which needs no large numbers, is not significant.
 
-Run     python -m tools.compare main my-experiment; without the second, the workspace's own
+Run     python -m tools.compare main my-experiment; without the second, the workspace
 """
 
 import argparse
@@ -13,40 +13,47 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from stages.common.intervals import difference_interval
-from stages.common.stage import StageError, run
-from tools.revisions import PREDICTIONS, groups_of, read_predictions
+from stages.common.errors import UserError
+from stages.common.paths import PREDICTIONS
+from stages.common.stage import run_command
+from stages.evaluate.intervals import difference_interval
+from tools.revisions import groups_of, read_predictions
 
-MOSTLY = 0.9  # share of either's clips below which the two are not of one split
+MIN_SHARED = 0.9  # warn if fewer than this share of the clips is in both
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """McNemar's exact p-value: are the clips that one alone names rightly shared evenly? bool (clips,) each."""
+    """Compute McNemar's exact p-value. first, second: bool (clips,), whether each clip was classified correctly."""
     gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def shared(a: pd.DataFrame, b: pd.DataFrame) -> pd.Index:
-    """The clips that both have.
+    """Return the clips that both have.
 
     Raises:
-        StageError: there are none, or one has another label in each.
+        UserError: there are none, or a clip has different labels.
     """
     clips = a.index.intersection(b.index, sort=False)
     if clips.empty:
-        raise StageError("A and B share no clip; compare two runs on one data set and split")
-    unlike = clips[a.loc[clips, "label"] != b.loc[clips, "label"]]
-    if len(unlike):
-        clip = unlike[0]
-        raise StageError(
+        raise UserError("A and B share no clip; compare two runs on one data set and split")
+    different = clips[a.loc[clips, "label"] != b.loc[clips, "label"]]
+    if len(different):
+        clip = different[0]
+        raise UserError(
             f"clip {clip} is {a.loc[clip, 'label']} in A and {b.loc[clip, 'label']} in B "
-            f"({len(unlike)} such clips); compare two runs on one data set"
+            f"({len(different)} such clips); compare two runs on one data set"
         )
     return clips
 
 
 def verdict(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None) -> str:
-    """One sentence: B's accuracy less A's on the same clips. bool (clips,) each, whether the clip was named rightly."""
+    """Return one sentence about the difference in accuracy, B - A, on the same clips.
+
+    Args:
+        first, second: bool (clips,), whether each clip was classified correctly, of A and B.
+        groups: an id for each clip, or None.
+    """
     difference = second.mean() - first.mean()
     low, high = difference_interval(first, second, groups)
     p = mcnemar(first, second)
@@ -54,35 +61,38 @@ def verdict(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None) ->
         low, high = min(low, 0.0), max(high, 0.0)
     tested = f"McNemar p = {p:.2g}; {len(first)} clips"
     if groups is not None and len(set(groups)) < len(groups):
-        tested += f" in {len(set(groups))} groups, which McNemar's test does not know"
+        tested += f" in {len(set(groups))} groups (McNemar's test ignores groups)"
     if low <= 0 <= high:
-        told = f"{100 * difference:+.1f} points (95% {100 * low:z.1f} to {100 * high:z.1f}; {tested})"
-        return f"A and B are not to be told apart: B less A is {told}"
+        interval = f"{100 * difference:+.1f} points (95% {100 * low:z.1f} to {100 * high:z.1f}; {tested})"
+        return f"no significant difference: B - A = {interval}"
     word, near, far = ("better", low, high) if difference > 0 else ("worse", -high, -low)
-    told = f"{100 * abs(difference):.1f} points (95% {100 * near:.1f} to {100 * far:.1f}; {tested})"
-    return f"B is {word} than A by {told}"
+    interval = f"{100 * abs(difference):.1f} points (95% {100 * near:.1f} to {100 * far:.1f}; {tested})"
+    return f"B is {word} than A by {interval}"
 
 
 def main() -> None:
+    """Print the result."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("a", help="a predictions.csv, a git revision or an experiment")
-    parser.add_argument("b", nargs="?", default=PREDICTIONS, help="likewise; the workspace's file if left out")
+    parser.add_argument("b", nargs="?", default=str(PREDICTIONS), help="same for B; default: the workspace")
     names = parser.parse_args()
     a, b = read_predictions(names.a), read_predictions(names.b)
     clips = shared(a, b)
     if len(clips) < max(len(a), len(b)):
-        print(f"warning: {len(a) - len(clips)} clips only A has, {len(b) - len(clips)} only B; they are left out")
-    if len(clips) < MOSTLY * max(len(a), len(b)):
-        print("warning: A and B were tested on different splits; what follows holds for the clips of both alone")
+        print(
+            f"warning: ignoring {len(a) - len(clips)} clips that only A has and {len(b) - len(clips)} that only B has"
+        )
+    if len(clips) < MIN_SHARED * max(len(a), len(b)):
+        print("warning: A and B were tested on different splits; the result is of their common clips only")
     first, second = ((table["label"] == table["prediction"])[clips].to_numpy() for table in (a, b))
     print(f"A: {names.a}, accuracy {first.mean():.3f}\nB: {names.b}, accuracy {second.mean():.3f}")
     groups = groups_of(names.b, clips)
     if groups is None:
-        print("warning: no data/splits.csv of B is at hand; clips of one group are taken for strangers")
+        print("warning: no data/splits.csv of B is available; treating all clips as independent")
     print(verdict(first, second, groups))
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""What an experiment left behind, read from git: nothing is checked out."""
+"""Read results of git revisions and DVC experiments without checking them out."""
 
 import io
 import subprocess
@@ -7,23 +7,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.common.stage import StageError
-
-PREDICTIONS = "metrics/predictions.csv"
-SPLITS = Path("data/splits.csv")
+from stages.common.errors import UserError
+from stages.common.paths import PREDICTIONS, SPLITS
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints; None where it fails."""
+    """Return git's output, or None on failure."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, encoding="utf-8")
     except FileNotFoundError:
-        raise StageError("git is not installed; the results of experiments lie in it") from None
+        raise UserError("git is not installed; the results of experiments are stored in it") from None
     return done.stdout if done.returncode == 0 else None
 
 
 def experiments(everywhere: bool = False) -> dict[str, str]:
-    """DVC's experiments on HEAD, or on every commit with HEAD's going before: name to git commit."""
+    """List DVC's experiments on HEAD, or on every commit, where HEAD's take precedence: name -> git commit."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
@@ -37,53 +35,53 @@ def experiments(everywhere: bool = False) -> dict[str, str]:
 
 
 def find(name: str) -> str:
-    """The git commit of a revision or an experiment.
+    """Return the git commit of a revision or an experiment.
 
     Raises:
-        StageError: there is none of that name.
+        UserError: there is none of that name.
     """
     commit = None if name.startswith("-") else _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     commit = commit.strip() if commit else experiments(everywhere=True).get(name)
     if commit is None:
-        raise StageError(f"{name} is no file, git revision or experiment; see git log and dvc exp list --all-commits")
+        raise UserError(f"{name} is not a file, git revision or experiment; see git log and dvc exp list --all-commits")
     return commit
 
 
 def show(name: str, path: str) -> str:
-    """A file of the project as a revision or an experiment has it.
+    """Return the content of a project file in a revision or an experiment.
 
     Raises:
-        StageError: there is no such revision, or it does not have the file.
+        UserError: there is no such revision, or it does not have the file.
     """
-    # A path after ./ is one from here, and not from the top of a repo of which the project is a folder.
+    # With ./ the path starts here, not at the top of the repo, of which the project may be a folder.
     text = _git("show", f"{find(name)}:./{path}")
     if text is None:
-        raise StageError(f"{name} does not have {path}; was the pipeline run there, and the file committed?")
+        raise UserError(f"{name} does not have {path}; was the pipeline run there, and the file committed?")
     return text
 
 
 def read_predictions(source: str) -> pd.DataFrame:
-    """Columns label and prediction, indexed by clip, text; of a file, a git revision or an experiment.
+    """Read the predictions of a file, a git revision or an experiment: strings label and prediction, indexed by clip.
 
     Raises:
-        StageError: there is none, or it is not a table of predictions, or it lists a clip twice.
+        UserError: there is none, or it is not a table of predictions, or it lists a clip twice.
     """
-    file = source if Path(source).is_file() else io.StringIO(show(source, PREDICTIONS))
+    file = source if Path(source).is_file() else io.StringIO(show(source, str(PREDICTIONS)))
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)[["clip", "label", "prediction"]].set_index("clip")
     except (KeyError, ValueError):
-        raise StageError(f"{source}: its predictions need the columns clip, label and prediction") from None
+        raise UserError(f"{source}: its predictions need the columns clip, label and prediction") from None
     if not table.index.is_unique:
-        raise StageError(f"{source}: clip {table.index[table.index.duplicated()][0]} is listed twice; keep one line")
+        raise UserError(f"{source}: clip {table.index[table.index.duplicated()][0]} is listed twice; keep one line")
     if table.empty:
-        raise StageError(f"{source}: it has no clips; run dvc repro there")
+        raise UserError(f"{source}: it has no clips; run dvc repro there")
     return table
 
 
 def groups_of(source: str, clips: pd.Index) -> np.ndarray | None:
-    """The groups of clips by the data/splits.csv of a file's workspace, a revision or an experiment.
+    """Return the groups of clips from data/splits.csv of a file's workspace, a revision or an experiment.
 
-    None where DVC's cache does not have it, or where it does not list all the clips.
+    None if DVC's cache does not have it, or if it does not list all the clips.
     """
     from dvc import api
     from dvc.exceptions import DvcException

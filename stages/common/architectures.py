@@ -1,62 +1,111 @@
-"""The part of a model that training leaves as it is: its output can be computed once and stand in its place."""
+"""What differs between model architectures: names of heads, dropouts and parts, and the shortest clip."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-# The column of data/encoded that holds a part's output, by transformers' name for it.
-COLUMNS = {"feature_encoder": "extract_features", "base": "last_hidden_state"}
+from stages.common.errors import UserError
+
+# The weights of a classifier that the base model does not have, by the first part of their names.
+HEAD = ("projector.", "classifier.", "layer_weights")
+# Architectures use different names for the same dropout.
+DROPOUTS = {
+    "dropout": ("hidden_dropout", "feat_proj_dropout", "dropout", "hidden_dropout_prob"),
+    "attention_dropout": ("attention_dropout", "attention_probs_dropout_prob"),
+}
 
 
-class Features(torch.nn.Module):
-    """In place of a feature encoder: its output, (batch, frames, channels), is only turned around."""
+class CachedFeatureEncoder(torch.nn.Module):
+    """Replaces a feature encoder whose output is cached: only transposes it."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Transpose (batch, frames, channels) to (batch, channels, frames)."""
         return features.transpose(1, 2)
 
 
-class States(torch.nn.Module):
-    """In place of a base model: its last hidden states, or their mean as one frame, (batch, frames, channels)."""
+class CachedBase(torch.nn.Module):
+    """Replaces a base model whose output is cached."""
 
     def forward(self, states: torch.Tensor, **kwargs: object) -> BaseModelOutput:
+        """Return the last hidden states, (batch, frames, channels), or their mean as one frame."""
         return BaseModelOutput(last_hidden_state=states)
 
 
-def find(model: PreTrainedModel, part: str) -> tuple[torch.nn.Module, str] | None:
-    """The module that holds a part of a classifier, and the part's name in it; None where it has no such part."""
+def find_part(model: PreTrainedModel, part: str) -> tuple[torch.nn.Module, str] | None:
+    """Return the module that holds a part of a classifier, and the part's name in it; None if it has no such part."""
     if part == "feature_encoder":
-        found = model.base_model, "feature_extractor"
+        holder, name = model.base_model, "feature_extractor"
     else:
-        # Whisper's classifier has an encoder, and nothing by the name that its base model goes by elsewhere.
-        found = model, next((name for name in (model.base_model_prefix, "encoder") if hasattr(model, name)), "")
-    return found if hasattr(*found) else None
+        # Whisper's classifier has an encoder, and no attribute with the name of its base model.
+        holder, name = model, next((name for name in (model.base_model_prefix, "encoder") if hasattr(model, name)), "")
+    return (holder, name) if hasattr(holder, name) else None
 
 
 def can_be_cached(model: PreTrainedModel, part: str) -> bool:
-    """Whether what follows a part takes the part's output and nothing else of it.
+    """Return whether the rest of the model uses only the output of the part.
 
-    A head with a projector is linear up to the mean over frames. AST's, without, starts from a pooled state; a weighted
-    sum of layers needs all of them.
+    A head with a projector is linear up to the mean over frames. AST's head has none and starts from a pooled state; a
+    weighted sum of layers needs all of them.
     """
     if part == "base" and (not hasattr(model, "projector") or model.config.use_weighted_layer_sum):
         return False
-    return find(model, part) is not None
+    return find_part(model, part) is not None
 
 
 @contextmanager
-def stand_in(model: PreTrainedModel, column: str) -> Iterator[None]:
-    """Let a model take what a column of data/encoded holds: where that is a part's output, the part steps aside."""
-    parts = {column: part for part, column in COLUMNS.items()}
-    if column not in parts:
+def use_cached_part(model: PreTrainedModel, part: str | None) -> Iterator[None]:
+    """Replace a part of the model by a module that takes its cached output, inside the block. None changes nothing."""
+    found = find_part(model, part) if part else None
+    if found is None:
         yield
         return
-    holder, name = find(model, parts[column])
-    own = getattr(holder, name)
-    setattr(holder, name, Features() if parts[column] == "feature_encoder" else States())
+    holder, name = found
+    original = getattr(holder, name)
+    setattr(holder, name, CachedFeatureEncoder() if part == "feature_encoder" else CachedBase())
     try:
         yield
     finally:
-        setattr(holder, name, own)
+        setattr(holder, name, original)
+
+
+def freeze_part(model: PreTrainedModel, part: str) -> None:
+    """Exclude a part of the model from training.
+
+    Raises:
+        UserError: the model has no such part.
+    """
+    found = find_part(model, part)
+    if found is None:
+        raise UserError(f"a {model.config.model_type} model has no {part}; set none", key="train.freeze")
+    getattr(*found).requires_grad_(False)
+    if hasattr(model, "freeze_feature_encoder"):
+        # Otherwise a feature encoder still computes gradients of its input.
+        model.freeze_feature_encoder()
+
+
+def set_dropout(config: PreTrainedConfig, key: str, rate: float | None) -> None:
+    """Set one of DROPOUTS in a model's config; None keeps the base model's.
+
+    Raises:
+        UserError: the architecture has no such dropout.
+    """
+    known = [name for name in DROPOUTS[key] if hasattr(config, name)]
+    if rate is not None and not known:
+        raise UserError(f"a {config.model_type} model has none; set it to null", key=f"train.{key}")
+    if rate is not None:
+        config.update(dict.fromkeys(known, rate))
+
+
+def receptive_field(config: PreTrainedConfig) -> int:
+    """Return the samples that the model's convolutions need for one frame; 1 without convolutions over samples.
+
+    DistilHuBERT's seven layers need 400, 25 ms at 16 kHz.
+    """
+    kernels, strides = getattr(config, "conv_kernel", None) or [], getattr(config, "conv_stride", None) or []
+    samples = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides)):
+        samples = (samples - 1) * stride + kernel
+    return samples

@@ -1,15 +1,77 @@
-"""What the processor at hand can do."""
+"""Which device the model runs on, what it supports, and how to make it deterministic."""
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+# Set before CUDA starts: cuBLAS is deterministic only with a workspace of its own, and on a machine with several GPUs
+# the Trainer would multiply the batch size by their number.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 import torch
+import transformers
+
+from stages.common.errors import UserError
+
+T = TypeVar("T")
 
 
-def device() -> str:
-    """Where a model runs: a GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def find_device() -> str:
+    """Return "cuda", "mps" (Apple's GPUs) or "cpu", the first that is available."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def has_bf16() -> bool:
-    """Whether it multiplies in bf16; without such instructions, as on a T4, bf16 is emulated and slower than fp32."""
-    if device() == "cuda":
+    """Return whether the device multiplies in bf16. If it only emulates bf16, as a T4 does, fp32 is faster."""
+    device = find_device()
+    if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported()
+    return device == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def is_bf16_chosen(precision: str) -> bool:
+    """Return whether to run a model that is not trained in bf16: if asked, or with `auto` if the device has it."""
+    return precision == "bf16" or (precision == "auto" and has_bf16())
+
+
+def make_deterministic(seed: int, threads: int | None = None) -> None:
+    """Seed Python, NumPy and torch, and choose deterministic algorithms.
+
+    The same seed then gives the same bytes on one CPU model and, as far as CUDA allows, on one GPU model.
+
+    Args:
+        threads: CPU threads; sums depend on their number. None keeps torch's default.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    transformers.set_seed(seed)
+    # Only warn: another architecture may use an operation that has no deterministic form.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # torch's layers never read such memory
+    torch.backends.cudnn.benchmark = False
+
+
+def with_smaller_batches(run: Callable[[int], T], batch_size: int, key: str, fix: str) -> T:
+    """Return run(batch_size); if memory runs out, call it again with at most half of the batch.
+
+    Args:
+        run: gets a number of clips that divides the batch size.
+        key: of params.yaml, and how to fix it, for the error if even a single clip does not fit.
+
+    Raises:
+        UserError: a single clip does not fit into memory.
+    """
+    while True:
+        try:
+            return run(batch_size)
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise UserError(f"a single clip does not fit into memory; {fix}", key=key) from None
+        batch_size = next(size for size in range(batch_size // 2, 0, -1) if batch_size % size == 0)
+        print(f"out of memory: starting again with batches of {batch_size}", flush=True)
+        # Here and not in the except block, where the error still refers to the tensors.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

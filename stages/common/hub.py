@@ -28,8 +28,8 @@ from huggingface_hub import (
 from huggingface_hub.utils._http import default_client_factory  # set_client_factory has no other way to extend it
 
 from stages.common import hub_errors
+from stages.common.errors import UserError
 from stages.common.hub_errors import CorruptFileError, RateLimitError, Target
-from stages.common.stage import StageError
 
 WAITS = (1, 2, 4)  # seconds before each further try
 MAX_RATE_LIMIT_WAIT = 300  # seconds; the Hub counts requests in windows of five minutes
@@ -41,7 +41,7 @@ CAUGHT = (
 T = TypeVar("T")
 
 
-def fetch(kind: hub_errors.Kind, repo: str, revision: str, patterns: list[str]) -> tuple[Path, str]:
+def fetch_files(kind: hub_errors.Kind, repo: str, revision: str, patterns: list[str]) -> tuple[Path, str]:
     """Download files of a repo into the Hub's cache and compare each with its checksum.
 
     Args:
@@ -51,7 +51,7 @@ def fetch(kind: hub_errors.Kind, repo: str, revision: str, patterns: list[str]) 
         The folder with the files (in the cache: read only), and the commit of the revision, 40 digits.
 
     Raises:
-        StageError: no such repo, revision or file; no access; no network and nothing in the cache; no space.
+        UserError: no such repo, revision or file; no access; no network and nothing in the cache; no space.
     """
 
     def download() -> Path:
@@ -63,7 +63,7 @@ def fetch(kind: hub_errors.Kind, repo: str, revision: str, patterns: list[str]) 
 
     folder = _retry(download, Target(kind, repo, revision))
     if not any(file.is_file() for file in folder.glob(patterns[0])):
-        raise StageError(
+        raise UserError(
             f"{kind} {repo}: no file {patterns[0]} at revision {revision}; look at {hub_errors.web_page(kind, repo)}"
         )
     return folder, folder.name
@@ -77,7 +77,7 @@ def _verify(file: Path) -> None:
 
     Raises:
         CorruptFileError: the content has another checksum.
-        StageError: the same, without a network to download it again.
+        UserError: the same, without a network to download it again.
     """
     links = list(_follow(file))
     expected = links[1].name
@@ -90,7 +90,7 @@ def _verify(file: Path) -> None:
     if digest.hexdigest() == expected:
         return
     if constants.is_offline_mode():
-        raise StageError(f"{file}: its checksum is wrong; unset HF_HUB_OFFLINE to download it again")
+        raise UserError("its checksum is wrong; unset HF_HUB_OFFLINE to download it again", file=file)
     for link in links:
         link.unlink()
     raise CorruptFileError(f"{file.name} has a wrong checksum")
@@ -104,7 +104,7 @@ def _follow(path: Path) -> Iterator[Path]:
         yield path
 
 
-def push(folder: Path, repo: str, private: bool, message: str, tag: str) -> str:
+def push_folder(folder: Path, repo: str, private: bool, message: str, tag: str) -> str:
     """Make a model repo hold exactly the files of a folder: in one commit, or none if nothing changed.
 
     Args:
@@ -116,7 +116,7 @@ def push(folder: Path, repo: str, private: bool, message: str, tag: str) -> str:
         The repo's address.
 
     Raises:
-        StageError: no access, invalid metadata, no network, no storage left.
+        UserError: no access, invalid metadata, no network, no storage left.
     """
     api = HfApi()
 
@@ -125,7 +125,9 @@ def push(folder: Path, repo: str, private: bool, message: str, tag: str) -> str:
         files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
         stale = set(api.list_repo_files(repo)) - set(files) - {".gitattributes"}
         # Not upload_folder: over Xet it may split a folder into several commits.
-        operations = [CommitOperationAdd(path, file) for path, file in files.items()]
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            CommitOperationAdd(path, file) for path, file in files.items()
+        ]
         operations += [CommitOperationDelete(path) for path in sorted(stale)]
         done = api.create_commit(repo, operations, commit_message=message)
         api.create_tag(repo, tag=f"{tag}-{done.oid[:7]}", revision=done.oid, exist_ok=True)
@@ -134,17 +136,17 @@ def push(folder: Path, repo: str, private: bool, message: str, tag: str) -> str:
     return _retry(upload, Target("model", repo, "main", pushing=True))
 
 
-def whoami(name: str) -> str:
+def token_owner(name: str) -> str:
     """Return the user name of the token.
 
     Args:
         name: of the repo to push to, for messages.
 
     Raises:
-        StageError: there is no token, the Hub rejects it, or the Hub cannot be reached.
+        UserError: there is no token, the Hub rejects it, or the Hub cannot be reached.
     """
     if get_token() is None:
-        raise StageError(f"params.yaml: publish.push: true needs a token for the Hub; {hub_errors.LOGIN}")
+        raise UserError(f"true needs a token for the Hub; {hub_errors.LOGIN}", key="publish.push")
     return _retry(lambda: HfApi().whoami()["name"], Target("model", name, "main", pushing=True))
 
 
@@ -171,7 +173,7 @@ def _retry(call: Callable[[], T], target: Target) -> T:
             else:
                 wait = waits.pop(0) if waits and _is_passing(error) else None
             if wait is None:
-                raise StageError(hub_errors.explain(error, target)) from None
+                raise UserError(hub_errors.explain(error, target)) from None
             print(f"{target.repo}: {hub_errors.reason(error)}; trying again in {wait} s", flush=True)
             time.sleep(wait)
 
@@ -182,7 +184,7 @@ def _check_endpoint() -> None:
     except httpx2.InvalidURL:
         url = httpx2.URL("")
     if url.scheme not in ("http", "https") or not url.host:
-        raise StageError(f"HF_ENDPOINT: {constants.ENDPOINT!r} is not an address; unset it, or write https://host")
+        raise UserError(f"HF_ENDPOINT: {constants.ENDPOINT!r} is not an address; unset it, or write https://host")
 
 
 def _is_from_xet(error: Exception) -> bool:

@@ -1,12 +1,14 @@
-"""What the test clips are worth without the model: the commonest label, and a logistic regression on the spectrum."""
+"""Measure two baselines that need no model: the most frequent label, and a logistic regression on the spectrum.
 
-from concurrent.futures import ThreadPoolExecutor
+Reads   params.yaml: resample_encode.max_seconds; data/raw/; data/splits.csv
+Writes  metrics/baselines.json: accuracy of each baseline
+Run     python -m stages.evaluate.baselines
+"""
+
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.fft import rfft
-from scipy.signal.windows import hann
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -14,54 +16,59 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 from transformers.audio_utils import mel_filter_bank
 
-from stages.common import audio
-from stages.common.stage import StageError
+from stages.common.audio import load_audio, power_spectrogram
+from stages.common.errors import UserError
+from stages.common.params import Number, load_params
+from stages.common.paths import BASELINES, CLIPS, RAW, SPLITS
+from stages.common.stage import atomic_output, require_files, run_stage
+from stages.common.tables import read_table, write_json
+from stages.common.threads import map_in_threads
 
-RATE = 16_000  # Hz
+SAMPLING_RATE = 16_000  # Hz
 FRAME, HOP = 1024, 512  # samples: 64 ms, every 32 ms
 BANDS = 64
-QUIET = 1e-6  # added to the power before the logarithm, so that silence has one
-MEL = mel_filter_bank(FRAME // 2 + 1, BANDS, 0.0, RATE / 2, RATE).astype(np.float32)
-WINDOW = hann(FRAME, sym=False).astype(np.float32)
+MIN_POWER = 1e-6  # added before the logarithm, for silence
+MEL = mel_filter_bank(FRAME // 2 + 1, BANDS, 0.0, SAMPLING_RATE / 2, SAMPLING_RATE).astype(np.float32)
 
 
-def spectrum(samples: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation over time of the log-mel spectrum: float32 (2 * BANDS,).
+def summarize_spectrum(samples: np.ndarray) -> np.ndarray:
+    """Compute mean and standard deviation over time of the log-mel spectrum.
 
-    samples: float32 (samples,) at RATE; zeros fill up a clip that is shorter than a frame.
+    Args:
+        samples: float32, shape (samples,), at SAMPLING_RATE.
+
+    Returns:
+        float32, shape (2 * BANDS,).
     """
-    samples = np.pad(samples, (0, max(0, FRAME - len(samples))))
-    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::HOP]
-    bands = np.log(np.abs(rfft(frames * WINDOW)) ** 2 @ MEL + QUIET)
+    bands = np.log(power_spectrogram(samples, FRAME, slice(None, None, HOP)) @ MEL + MIN_POWER)
     return np.concatenate([bands.mean(axis=0), bands.std(axis=0)])
 
 
-def spectra(paths: list[Path], seconds: float, threads: int | None) -> np.ndarray:
-    """The `spectrum` of every file's first seconds: float32 (files, 2 * BANDS), the same for any number of threads."""
-    with ThreadPoolExecutor(threads) as pool:
-        rows = pool.map(lambda path: spectrum(audio.load(path, RATE, seconds)), paths)
-        return np.stack(list(tqdm(rows, "baseline", len(paths), unit="clip")))
+def summarize_files(paths: list[Path], seconds: float) -> np.ndarray:
+    """Summarize the spectrum of each file's first seconds: float32, shape (files, 2 * BANDS)."""
+    rows = map_in_threads(lambda path: summarize_spectrum(load_audio(path, SAMPLING_RATE, seconds)), paths)
+    return np.stack(list(tqdm(rows, "baselines", len(paths), unit="clip")))
 
 
-def baseline(
-    raw: Path, clips: pd.DataFrame, splits: pd.DataFrame, seconds: float, threads: int | None
-) -> dict[str, float]:
-    """The test clips' accuracy by the commonest label and by the spectrum, both learnt from the train split alone.
+def measure_baselines(raw: Path, clips: pd.DataFrame, splits: pd.DataFrame, seconds: float) -> dict[str, float]:
+    """Measure the accuracy of the baselines on the test clips, fitted to the train clips.
 
     Args:
         raw: the folder to which the paths of clips refer.
-        clips: clips.csv, with the columns clip, label and path; splits: splits.csv, with clip and split.
-        seconds: of each clip, from its start; what the model hears of it.
-        threads: None takes all.
+        clips: columns clip, label and path. splits: columns clip and split.
+        seconds: use at most the first seconds of each clip, as the model does.
+
+    Returns:
+        Accuracy of `majority` (the most frequent label) and `spectrum` (logistic regression).
 
     Raises:
-        StageError: splits lists a clip that clips does not have.
+        UserError: splits lists a clip that clips does not have.
     """
     clips = clips.set_index("clip")
-    if lost := sorted(set(splits["clip"]) - set(clips.index)):
-        raise StageError(f"data/splits.csv lists clip {lost[0]}, data/raw/clips.csv does not have it; run dvc repro")
+    if missing := sorted(set(splits["clip"]) - set(clips.index)):
+        raise UserError(f"data/splits.csv lists clip {missing[0]}, data/raw/clips.csv does not have it; run dvc repro")
     train, test = (clips.loc[splits.loc[splits["split"] == name, "clip"]] for name in ("train", "test"))
-    features = spectra([raw / path for path in [*train["path"], *test["path"]]], seconds, threads)
+    features = summarize_files([raw / path for path in [*train["path"], *test["path"]]], seconds)
     models = {
         "majority": DummyClassifier(strategy="most_frequent"),
         "spectrum": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
@@ -70,3 +77,17 @@ def baseline(
         name: float(model.fit(features[: len(train)], train["label"]).score(features[len(train) :], test["label"]))
         for name, model in models.items()
     }
+
+
+def main() -> None:
+    """Write the accuracies."""
+    seconds = load_params("resample_encode.max_seconds", Number)
+    require_files(CLIPS, SPLITS)
+    accuracies = measure_baselines(RAW, read_table(CLIPS), read_table(SPLITS), seconds)
+    with atomic_output(BASELINES) as file:
+        write_json(file, accuracies)  # not rounded, since a model may be exactly as good
+    print(f"{BASELINES}: " + ", ".join(f"{name} {value:.3f}" for name, value in accuracies.items()))
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,75 +1,141 @@
-"""The result at a glance: how the model learned, what it takes for what, and what its probabilities are worth."""
+"""Draw the figures of the result: learning curves, confusion matrix, reliability diagram, spectrograms.
 
+To add a figure to the report, write a function that draws on Axes, and list it in FIGURES.
+"""
+
+import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib
 
-matplotlib.use("Agg")  # no screen needed
+matplotlib.use("Agg")  # needs no screen
+matplotlib.rcParams["text.parse_math"] = False  # a $ in a label is no formula
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from sklearn.metrics import confusion_matrix
 
+from stages.common.audio import power_spectrogram
+
 TRAIN_COLOUR, EVAL_COLOUR = "#1f77b4", "#d62728"
+# Text stays text, and ids do not change between runs.
+SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}
+FRAME = 2048  # samples of a spectrogram's frame: 93 ms at 22,050 Hz
+MIN_HZ = 50  # the bottom of a spectrogram
+DECIBELS = 80  # range of a spectrogram
+COLOURS = 32  # of a spectrogram; more look the same and take up to five times the bytes
+SPECTROGRAM_SIZE = (360, 112)  # pixels
 
 
-def read_epochs(folder: Path) -> pd.DataFrame:
-    """DVCLive's files, one per metric, as a table: one row per epoch, indexed by it; float64."""
-    files = sorted(folder.glob("plots/metrics/*.tsv"))
-    return pd.concat([pd.read_csv(file, sep="\t", index_col="step") for file in files], axis=1).rename_axis("epoch")
+class Result(NamedTuple):
+    """What the figures show.
+
+    epochs: as `read_epochs` returns them.
+    predictions: the content of predictions.csv, with one probability column per label from the fourth column on.
+    reliability: as `metrics.reliability` returns it.
+    """
+
+    epochs: pd.DataFrame
+    predictions: pd.DataFrame
+    reliability: list[dict[str, Any]]
+
+    @property
+    def labels(self) -> list[str]:
+        """Label names, in the order of ids."""
+        return list(self.predictions.columns[3:])
 
 
-def draw_curves(axes: Axes, epochs: pd.DataFrame) -> None:
+def draw_learning_curves(axes: Axes, result: Result) -> None:
+    """Draw the losses and the accuracy of each epoch; a line marks the best epoch."""
+    epochs = result.epochs
     for name, colour in (("train_loss", TRAIN_COLOUR), ("eval_loss", EVAL_COLOUR)):
         axes.plot(epochs.index, epochs[name], color=colour, marker=".", label=name.replace("_", " "))
-    axes.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None), title="Learning")
+    axes.axvline(
+        float(epochs.index.to_numpy()[epochs["eval_accuracy"].to_numpy().argmax()]), color="grey", linestyle=":"
+    )
+    axes.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None), title="Learning curves")
     right = axes.twinx()
     right.plot(epochs.index, epochs["eval_accuracy"], color="black", linestyle="--", marker=".", label="eval accuracy")
     right.set(ylabel="accuracy", ylim=(0, 1))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(handles=[*axes.lines, *right.lines], loc="center right")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(handles=[*axes.lines[:2], *right.lines], loc="center right")
 
 
-def draw_confusion(axes: Axes, actual: np.ndarray, predicted: np.ndarray, labels: list[str]) -> None:
-    """actual, predicted: label ids, int64 (clips,)."""
-    counts = confusion_matrix(actual, predicted, labels=range(len(labels)))
+def draw_confusion(axes: Axes, result: Result) -> None:
+    """Draw how many clips of each label were predicted as which; darker means a larger share of the row."""
+    labels, predictions = result.labels, result.predictions
+    counts = confusion_matrix(predictions["label"], predictions["prediction"], labels=labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="actual", title=f"The {len(actual)} test clips")
+    axes.set(xlabel="predicted", ylabel="actual", title="Confusion matrix")
     axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
     axes.set_yticks(range(len(labels)), labels)
     for row, column in zip(*counts.nonzero()):
-        shade = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, counts[row, column], ha="center", va="center", color=shade, fontsize=8)
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
 
 
-def draw_reliability(axes: Axes, rows: list[dict[str, float | int | None]]) -> None:
-    """rows: as `scores.reliability` gives them; the larger a dot, the more clips."""
-    points = [(row["confidence"], row["accuracy"], row["n"]) for row in rows if row["n"]]
+def draw_reliability(axes: Axes, result: Result) -> None:
+    """Draw accuracy by the probability of the predicted label; larger dots have more clips."""
+    points = [(row["confidence"], row["accuracy"], row["n_clips"]) for row in result.reliability if row["n_clips"]]
     confidence, accuracy, n = np.array(points).T
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
     axes.vlines(confidence, confidence, accuracy, color=EVAL_COLOUR)
     axes.scatter(confidence, accuracy, s=20 + 300 * n / n.sum(), color=TRAIN_COLOUR, zorder=3)
     axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", title="Reliability")
-    axes.set(xlabel="probability of the answer", ylabel="share that is right")
+    axes.set(xlabel="probability of the predicted label", ylabel="accuracy")
 
 
-def save_result(
-    file: Path,
-    epochs: pd.DataFrame,
-    actual: np.ndarray,
-    predicted: np.ndarray,
-    labels: list[str],
-    reliability: list[dict[str, float | int | None]],
-    title: str,
-) -> None:
-    """Write all three as one PNG; the same bytes for the same numbers."""
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.8), layout="constrained")
-    draw_curves(axes[0], epochs)
-    draw_confusion(axes[1], actual, predicted, labels)
-    draw_reliability(axes[2], reliability)
+FIGURES: dict[str, Callable[[Axes, Result], None]] = {
+    "learning_curves": draw_learning_curves,
+    "confusion": draw_confusion,
+    "reliability": draw_reliability,
+}
+
+
+def save_result(file: Path, result: Result, title: str) -> None:
+    """Write all figures as one PNG, the same bytes for the same result."""
+    figure, axes = plt.subplots(1, len(FIGURES), figsize=(5 * len(FIGURES), 4.8), layout="constrained")
+    for draw, part in zip(FIGURES.values(), axes):
+        draw(part, result)
     figure.suptitle(title)
     figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
     plt.close(figure)
+
+
+def render_svg(draw: Callable[[Axes, Result], None], result: Result) -> bytes:
+    """Draw one figure as SVG, the same bytes for the same result."""
+    size = max(5.0, 2 + 0.4 * len(result.labels)) if draw is draw_confusion else 5.0
+    with plt.rc_context(SVG):
+        figure, axes = plt.subplots(figsize=(size, 0.9 * size), layout="constrained")
+        draw(axes, result)
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    return file.getvalue()
+
+
+def draw_spectrogram(samples: np.ndarray, sampling_rate: int) -> bytes:
+    """Draw a spectrogram as PNG: power down to 80 dB below the maximum, log frequency from MIN_HZ up.
+
+    Args:
+        samples: float32, shape (samples,), mono.
+    """
+    width, height = SPECTROGRAM_SIZE
+    starts = np.linspace(0, max(0, len(samples) - FRAME), width).astype(int)
+    decibels = 10 * np.log10(power_spectrogram(samples, FRAME, starts) + 1e-10)
+    rows, bins = np.geomspace(sampling_rate / 2, MIN_HZ, height), np.fft.rfftfreq(FRAME, 1 / sampling_rate)
+    image = np.stack([np.interp(rows, bins, frame) for frame in decibels], axis=1)
+    levels = np.round(np.clip((image - image.max()) / DECIBELS + 1, 0, 1) * (COLOURS - 1)).astype(np.uint8)
+    picture = Image.fromarray(levels).convert("P")
+    palette = matplotlib.colormaps["magma"](np.linspace(0, 1, COLOURS), bytes=True)[:, :3]
+    picture.putpalette(palette.tobytes())
+    file = io.BytesIO()
+    picture.save(file, "png", optimize=True)
+    return file.getvalue()

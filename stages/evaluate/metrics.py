@@ -1,88 +1,139 @@
-"""Metrics as 🤗 Evaluate modules of the project's own: `evaluate.load` would fetch a script from the network."""
+"""Metrics of the test clips. To add one, write a function and list it in METRICS: report and card then show it."""
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-import datasets
-import evaluate
 import numpy as np
-from sklearn.metrics import (
-    accuracy_score,
-    f1_score,
-    log_loss,
-    precision_recall_fscore_support,
-    top_k_accuracy_score,
-)
+from sklearn.metrics import f1_score, log_loss, precision_recall_fscore_support, top_k_accuracy_score
 
-FEATURES = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
-BINS = 10  # of the top probability, of equal width
+from stages.evaluate.intervals import accuracy_interval
 
+if TYPE_CHECKING:  # it imports torch, which tools do not need
+    from stages.evaluate.prediction import Predictions
 
-def _info(description: str) -> evaluate.MetricInfo:
-    return evaluate.MetricInfo(description=description, citation="", features=FEATURES)
+BINS = 10  # of the probability of the predicted label, of equal width
+Row = dict[str, Any]
 
 
-class Accuracy(evaluate.Metric):
-    """The share of clips that got their own label."""
+def accuracy(probabilities: np.ndarray, actual: np.ndarray) -> float:
+    """Compute the share of correctly classified clips, with 🤗 Evaluate."""
+    from stages.common.accuracy import Accuracy  # takes a second to import, which tools can do without
 
-    def _info(self) -> evaluate.MetricInfo:
-        return _info(self.__doc__)
-
-    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
-        return {"accuracy": float(accuracy_score(references, predictions))}
+    result = Accuracy(keep_in_memory=True).compute(predictions=probabilities.argmax(axis=1), references=actual)
+    return float(result["accuracy"])
 
 
-class MacroF1(evaluate.Metric):
-    """The mean over labels of the harmonic mean of precision and recall: each label counts the same."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _info(self.__doc__)
-
-    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
-        labels = sorted(set(references))
-        return {"macro_f1": float(f1_score(references, predictions, labels=labels, average="macro", zero_division=0))}
+def macro_f1(probabilities: np.ndarray, actual: np.ndarray) -> float:
+    """Compute the mean over labels of F1, so that each label counts the same."""
+    return mean_f1(actual, probabilities.argmax(axis=1))
 
 
-def per_label(actual: np.ndarray, predicted: np.ndarray, labels: list[str]) -> list[dict[str, float | int | str]]:
-    """Precision, recall, F1 and number of clips of every label. actual, predicted: label ids, int (clips,)."""
-    ids = range(len(labels))
-    table = precision_recall_fscore_support(actual, predicted, labels=ids, zero_division=0)
-    names = ("precision", "recall", "f1", "n")
-    return [
-        {"label": label, **{name: float(v) if name != "n" else int(v) for name, v in zip(names, values)}}
-        for label, *values in zip(labels, *table)
-    ]
+def mean_f1(actual: np.ndarray, predicted: np.ndarray) -> float:
+    """Compute macro-F1 over the labels that occur in `actual`. actual, predicted: ids or names, (clips,)."""
+    return float(f1_score(actual, predicted, labels=np.unique(actual), average="macro", zero_division=0))
 
 
-def of_probabilities(probabilities: np.ndarray, actual: np.ndarray) -> dict[str, float]:
-    """Log loss, and the share of clips whose own label is among the two likeliest.
+def cross_entropy(probabilities: np.ndarray, actual: np.ndarray) -> float:
+    """Compute the mean cross-entropy, also called log loss."""
+    return float(log_loss(actual, probabilities, labels=range(probabilities.shape[1])))
 
-    probabilities: float64 (clips, labels), at least two labels; actual: label ids, int (clips,).
+
+def top_2_accuracy(probabilities: np.ndarray, actual: np.ndarray) -> float:
+    """Compute the share of clips whose label is among the two most probable."""
+    labels = range(probabilities.shape[1])
+    # With two labels, scikit-learn takes only the second column, and warns.
+    return float(top_k_accuracy_score(actual, probabilities, k=2, labels=labels)) if len(labels) > 2 else 1.0
+
+
+def calibration_error(probabilities: np.ndarray, actual: np.ndarray) -> float:
+    """Compute the expected calibration error (Guo et al., 2017): the mean gap in `reliability`, over clips."""
+    rows = [row for row in reliability(probabilities, actual) if row["n_clips"]]
+    return sum(row["n_clips"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / len(actual)
+
+
+# Each takes probabilities, float64 (clips, labels), and label ids, int64 (clips,).
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "log_loss": cross_entropy,
+    "top_2_accuracy": top_2_accuracy,
+    "calibration_error": calibration_error,
+}
+
+
+def reliability(probabilities: np.ndarray, actual: np.ndarray) -> list[Row]:
+    """Compute accuracy by bins of the predicted label's probability (Guo et al., 2017).
+
+    A probability on the edge of two bins counts in the lower one. Without clips, a bin's means are None.
+
+    Args:
+        probabilities: float64 (clips, labels). actual: label ids, int64 (clips,).
     """
-    ids = range(probabilities.shape[1])
-    return {
-        "loss": float(log_loss(actual, probabilities, labels=ids)),
-        # Of two labels, scikit-learn would take the second column alone, and warn.
-        "top_2_accuracy": float(top_k_accuracy_score(actual, probabilities, k=2, labels=ids)) if len(ids) > 2 else 1.0,
-    }
-
-
-def reliability(probabilities: np.ndarray, actual: np.ndarray) -> list[dict[str, float | int | None]]:
-    """How often clips of about one top probability are right: a row per bin; None where a bin has no clip.
-
-    A probability on the edge of two bins counts in the lower one (Guo et al., On Calibration of Modern Neural Networks,
-    2017). probabilities: float64 (clips, labels); actual: label ids, int (clips,).
-    """
-    top = probabilities.max(axis=1).clip(max=1.0)  # a sum's last bit may lie above
-    right = probabilities.argmax(axis=1) == actual
-    rows = []
+    top = probabilities.max(axis=1).clip(max=1.0)  # rounding may exceed 1
+    correct = probabilities.argmax(axis=1) == actual
+    rows: list[Row] = []
     for low, high in pairwise(step / BINS for step in range(BINS + 1)):
         inside = (top > low) & (top <= high)
-        means = (float(top[inside].mean()), float(right[inside].mean())) if inside.any() else (None, None)
-        rows.append(dict(zip(("low", "high", "confidence", "accuracy", "n"), (low, high, *means, int(inside.sum())))))
+        confidence, share = (float(top[inside].mean()), float(correct[inside].mean())) if inside.any() else (None, None)
+        rows.append(
+            {"low": low, "high": high, "confidence": confidence, "accuracy": share, "n_clips": int(inside.sum())}
+        )
     return rows
 
 
-def calibration_error(rows: list[dict[str, float | int | None]]) -> float:
-    """The expected calibration error (Guo et al., 2017): the mean gap in `reliability`, over clips."""
-    gaps = [row["n"] * abs(row["accuracy"] - row["confidence"]) for row in rows if row["n"]]
-    return sum(gaps) / sum(row["n"] for row in rows)
+def per_label(actual: np.ndarray, predicted: np.ndarray, labels: list[str]) -> list[dict[str, float | int | str]]:
+    """Compute precision, recall, F1 and number of clips of each label. actual, predicted: label ids, int64 (clips,)."""
+    table = precision_recall_fscore_support(actual, predicted, labels=range(len(labels)), zero_division=0)
+    return [
+        {"label": label, "precision": float(precision), "recall": float(recall), "f1": float(f1), "n_clips": int(n)}
+        for label, precision, recall, f1, n in zip(labels, *table)
+    ]
+
+
+def compare_with_baselines(accuracy: float, low: float, baselines: dict[str, float]) -> str:
+    """Return whether the model beats the better baseline: "yes", "not significantly" or "no".
+
+    Args:
+        accuracy: of the model. low: lower end of its 95% interval.
+    """
+    best = max(baselines.values())
+    if low > best:
+        return "yes"
+    return "not significantly" if accuracy > best else "no"
+
+
+def measure(
+    predictions: "Predictions", groups: np.ndarray, baselines: dict[str, float], selected_on: str
+) -> dict[str, Any]:
+    """Compute the content of metrics.json. `dvc exp show` shows its numbers and skips its lists.
+
+    Args:
+        groups: an id for each test clip, shape (clips,).
+        baselines: accuracy of each. selected_on: the split that selected the best epoch.
+    """
+    probabilities, actual, predicted = predictions.probabilities, predictions.actual, predictions.predicted
+    numbers = {name: function(probabilities, actual) for name, function in METRICS.items()}
+    if predictions.window_accuracy is not None:
+        numbers["window_accuracy"] = predictions.window_accuracy
+    low, high = accuracy_interval(predicted == actual, groups)
+    return {
+        **numbers,
+        "baselines": baselines,
+        "beats_baselines": compare_with_baselines(numbers["accuracy"], low, baselines),
+        "selected_on": selected_on,
+        "n_clips": len(actual),
+        "accuracy_interval_95": [low, high],
+        "interval_of": "groups" if len(set(groups)) < len(groups) else "clips",
+        "per_label": per_label(actual, predicted, predictions.labels),
+        "reliability": reliability(probabilities, actual),
+    }
+
+
+def round_floats(value: Any) -> Any:
+    """Round all numbers to six decimals, so that a difference in the last bit does not show as a change."""
+    if isinstance(value, dict):
+        return {key: round_floats(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [round_floats(item) for item in value]
+    return round(value, 6) if isinstance(value, float) else value

@@ -1,59 +1,65 @@
-"""What clips can share, such as a recording or an artist, and which of them therefore belong together."""
+"""Which clips belong together because they share a recording, an artist or another group."""
 
 import networkx
 import numpy as np
 import pandas as pd
 
-from stages.common.stage import StageError
+from stages.common.errors import UserError
 
 
-def look_into(key: str, path: str, columns: list[str]) -> pd.Series:
-    """The second column of a person's CSV as text, indexed by the first, which is clip; NaN for an empty cell.
+def read_clip_table(key: str, path: str, columns: list[str]) -> pd.Series:
+    """Read the second column of a user's CSV file, indexed by the first, which is clip.
+
+    Returns:
+        Strings; NaN for an empty cell.
 
     Raises:
-        StageError: the file or a column is missing, or a clip is listed twice.
+        UserError: the file or a column is missing, or a clip is listed twice.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])[columns]
     except UnicodeDecodeError:
-        raise StageError(f"params.yaml: split.{key}: {path} is not UTF-8; save it as UTF-8") from None
+        raise UserError(f"{path} is not UTF-8; save it as UTF-8", key=f"split.{key}") from None
     except OSError:
-        raise StageError(f"params.yaml: split.{key}: no file {path}") from None
+        raise UserError(f"no file {path}", key=f"split.{key}") from None
     except (KeyError, pd.errors.ParserError, pd.errors.EmptyDataError):
-        raise StageError(f"params.yaml: split.{key}: {path} needs the columns {' and '.join(columns)}") from None
-    table = table.dropna(subset="clip").set_index("clip")[columns[1]]
-    if not table.index.is_unique:
-        raise StageError(f"{path}: clip {table.index[table.index.duplicated()][0]} is listed twice; keep one line")
-    return table
+        raise UserError(f"{path} needs the columns {' and '.join(columns)}", key=f"split.{key}") from None
+    column = table.dropna(subset="clip").set_index("clip")[columns[1]]
+    if not column.index.is_unique:
+        raise UserError(f"clip {column.index[column.index.duplicated()][0]} is listed twice; keep one line", file=path)
+    return column
 
 
 def read_groups(groups: dict[str, str], clips: pd.Series, repetitions: pd.DataFrame) -> pd.DataFrame:
-    """What clips can share: one text column per kind, one row per clip, NaN where it is not known.
+    """Read the groups of the clips.
 
-    The kind `recording` is always there, and always known: that of a clip without repetitions is its own.
+    The group `recording` is always known: that of a clip without repetitions contains only this clip.
 
     Args:
-        groups: kind -> a CSV with the columns clip and that kind.
+        groups: group name -> CSV file with the columns clip and <group name>.
         repetitions: columns clip and recording, as `download` found them.
 
+    Returns:
+        One column of strings for each group name, one row for each clip; NaN if the group is unknown.
+
     Raises:
-        StageError: tables of which none knows a clip, so that they would group nothing.
+        UserError: none of the tables lists any of the clips.
     """
     repeated = clips.map(repetitions.set_index("clip")["recording"])
     table = pd.DataFrame({"recording": repeated.fillna("of " + clips).to_numpy()}, index=pd.Index(clips))
     for kind, path in groups.items():
-        table[kind] = look_into(f"groups.{kind}", path, ["clip", kind]).reindex(table.index)
+        table[kind] = read_clip_table(f"groups.{kind}", path, ["clip", kind]).reindex(table.index)
     if groups and table[list(groups)].isna().all(axis=None):
         paths = ", ".join(groups.values())
-        raise StageError(
-            f"params.yaml: split.groups: {paths} know none of the clips, such as {table.index[0]}; "
-            "name them as data/raw/clips.csv does"
+        raise UserError(
+            f"{paths} list none of the clips, such as {table.index[0]}; use the names of data/raw/clips.csv",
+            key="split.groups",
         )
     return table
 
 
 def connect(groups: pd.DataFrame) -> np.ndarray:
-    """Number the groups of clips that share anything, directly or over another clip: int64, shape (clips,)."""
+    """Number the connected components of clips that share any group: int64, shape (clips,)."""
     graph = networkx.Graph()
     graph.add_nodes_from(groups.index)
     for kind in groups:

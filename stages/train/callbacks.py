@@ -1,4 +1,4 @@
-"""What the Trainer tells while it runs: a bar, one row per epoch for DVCLive, TensorBoard logs of every few steps."""
+"""What the Trainer reports while it runs: a bar, one row per epoch for DVCLive, TensorBoard logs every few steps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-# What the Trainer logs, by TensorBoard's name for it.
+# The Trainer's names -> TensorBoard's.
 TAGS = {
     "loss": "train/loss",
     "learning_rate": "train/learning_rate",
@@ -23,24 +23,26 @@ TAGS = {
 
 
 class Bar(ProgressCallback):
-    """The Trainer's own bar, without a line for every logged step."""
+    """The Trainer's progress bar, without a line for every logged step."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        pass
+        """Print nothing."""
 
 
 class EpochLog(TrainerCallback):
-    """One row per epoch: loss in training, and loss and accuracy on the clips that choose the epoch.
+    """One row per epoch: training loss, and loss and accuracy on the clips that select the best epoch.
 
-    take_train_loss: gives the mean over the clips trained on since it was last called.
+    pop_train_loss: returns the mean over the clips trained on since its last call.
     """
 
-    def __init__(self, live: Live, take_train_loss: Callable[[], float]):
-        self.live, self.take_train_loss = live, take_train_loss
+    def __init__(self, live: Live, pop_train_loss: Callable[[], float]) -> None:
+        self.live, self.pop_train_loss = live, pop_train_loss
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write a row."""
+        metrics = kwargs["metrics"]
         row = {
-            "train_loss": self.take_train_loss(),
+            "train_loss": self.pop_train_loss(),
             "eval_loss": metrics["eval_cross_entropy"],
             "eval_accuracy": metrics["eval_accuracy"],
         }
@@ -48,25 +50,27 @@ class EpochLog(TrainerCallback):
         for name, value in row.items():
             self.live.log_metric(name, round(value, 6))
         self.live.make_summary()
-        told = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in row.items())
-        tqdm.write(f"epoch {self.live.step}/{round(args.num_train_epochs)}  {told}")
+        line = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in row.items())
+        tqdm.write(f"epoch {self.live.step}/{round(args.num_train_epochs)}  {line}")
 
 
 class EventLog(TrainerCallback):
-    """TensorBoard events without a date: their clock is the step, so that a repeated run writes the same bytes."""
+    """TensorBoard events whose time is the step, so that a repeated run writes the same bytes."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self.writer = RecordWriter((folder / "events.out.tfevents.0").open("wb"))
         self.writer.write(Event(wall_time=0, step=0, file_version="brain.Event:2").SerializeToString())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Write an event for each known number."""
         step = state.global_step
         for key, tag in TAGS.items():
-            if key in logs:
+            if logs and key in logs:
                 event = Event(wall_time=step, step=step, summary=scalar(tag, float(logs[key])))
                 self.writer.write(event.SerializeToString())
         self.writer.flush()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the file."""
         self.writer.close()

@@ -1,55 +1,161 @@
-"""What the Trainer of transformers does otherwise for clips: its loss, and how it batches them for evaluation."""
+"""Train the model with the Trainer of Transformers, adapted to clips of different lengths."""
 
+import shutil
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
-from torch.nn.functional import cross_entropy
+from dvc.scm import SCMError, map_scm_exception
+from dvclive import Live
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
-from stages.common.batches import alike
-
-
-class MeanLoss:
-    """Cross-entropy averaged over the whole effective batch, smoothed in training only.
-
-    The models' own loss averages each micro-batch, and the Trainer then sums those means: with accumulation, the
-    gradient would come out that many times too large (seen on transformers 5.23).
-    """
-
-    def __init__(self, label_smoothing: float):
-        self.label_smoothing = label_smoothing
-        self.total, self.count = torch.zeros(()), 0
-
-    def __call__(
-        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        training = outputs.logits.requires_grad
-        smoothing = self.label_smoothing if training else 0.0
-        total = cross_entropy(outputs.logits.float(), labels, reduction="sum", label_smoothing=smoothing)
-        if training:
-            # Summed on the device: asking for the number at each step would stop a GPU's queue.
-            self.total = self.total.to(total.device) + total.detach()
-            self.count += len(labels)
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-    def take(self) -> float:
-        """The mean over all clips trained on since the last call."""
-        mean = float(self.total) / self.count
-        self.total, self.count = torch.zeros(()), 0
-        return mean
+from stages.common.architectures import use_cached_part
+from stages.common.device import find_device, has_bf16
+from stages.common.encoded_clips import EncodedClips, collate, select_split
+from stages.common.errors import UserError
+from stages.common.windows import ClipDataset, equal_length_batches, window_length
+from stages.train.callbacks import Bar, EpochLog, EventLog
+from stages.train.loss import compute_metrics, make_loss
+from stages.train.params import TrainParams
 
 
 class ClipTrainer(Trainer):
-    """A Trainer that evaluates clips of one length together: with padding, a result would depend on the batch."""
+    """A Trainer that evaluates clips of the same length together, because padding would change their results."""
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Batch clips of the same length."""
         clips = eval_dataset or self.eval_dataset
-        batches = alike(clips, self.args.eval_batch_size)
+        batches = equal_length_batches(clips, self.args.eval_batch_size)
         return DataLoader(clips, batch_sampler=batches, collate_fn=self.data_collator)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        # gather_for_metrics, the Trainer's choice, cuts batches to the remainder of the training clips' last batch.
+        """Keep all predictions.
+
+        The Trainer's default, gather_for_metrics, cuts batches to the remainder of the training clips' last batch.
+        """
         self.gather_function = self.accelerator.gather
         return super().evaluation_loop(*args, **kwargs)
+
+
+def choose_precision(precision: str) -> str:
+    """Return fp32, bf16 or fp16 for train.precision on this device.
+
+    Raises:
+        UserError: fp16 without a GPU.
+    """
+    cuda = find_device() == "cuda"
+    if precision == "fp16" and not cuda:
+        raise UserError("fp16 needs a GPU; set auto or fp32", key="train.precision")
+    if precision != "auto":
+        return precision
+    if has_bf16():
+        return "bf16"
+    return "fp16" if cuda else "fp32"
+
+
+def training_arguments(params: TrainParams, micro_batch: int, folder: Path) -> TrainingArguments:
+    """Translate params for the Trainer. `micro_batch` divides the batch size; more accumulation makes up for it."""
+    precision = choose_precision(params.precision)
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=params.epochs,
+        per_device_train_batch_size=micro_batch,
+        # If memory is short in training, it is also short here. The size of these batches changes no result.
+        per_device_eval_batch_size=max(1, params.eval_batch_size * micro_batch // params.batch_size),
+        gradient_accumulation_steps=params.gradient_accumulation_steps * params.batch_size // micro_batch,
+        learning_rate=params.learning_rate,
+        warmup_steps=params.warmup_ratio,  # below 1, it is a share of the steps
+        weight_decay=params.weight_decay,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        save_only_model=True,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        logging_steps=params.logging_steps,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=find_device() == "cpu",  # or bf16 would be refused there
+        seed=params.seed,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+    )
+
+
+def fit(
+    model: PreTrainedModel,
+    params: TrainParams,
+    micro_batch: int,
+    encoded: EncodedClips,
+    splits: pd.DataFrame,
+    folder: Path,
+    metrics: Path,
+) -> TrainerState:
+    """Train the model in place, and load its best epoch.
+
+    Args:
+        micro_batch: clips that are processed at once. splits: columns clip and split.
+        folder: for TensorBoard logs and, while training, checkpoints. metrics: for DVCLive.
+
+    Raises:
+        UserError: a window or SpecAugment's masks do not fit the clips.
+        torch.OutOfMemoryError: micro_batch is too large.
+    """
+    for leftover in (folder, metrics):
+        shutil.rmtree(leftover, ignore_errors=True)
+    window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
+    loss, column = make_loss(params), encoded.feature_column
+    callbacks = [Bar(), EpochLog(_open_live(metrics), loss.pop_mean), EventLog(folder / "runs")]
+    if params.early_stopping:
+        callbacks.append(EarlyStoppingCallback(params.early_stopping))
+    with use_cached_part(model, encoded.cached_part):
+        trainer = ClipTrainer(
+            model,
+            training_arguments(params, micro_batch, folder / "checkpoints"),
+            data_collator=partial(collate, encoded),
+            train_dataset=ClipDataset(select_split(encoded, splits, "train"), column, window),
+            eval_dataset=ClipDataset(select_split(encoded, splits, selection_split(splits)), column),
+            compute_metrics=compute_metrics,
+            compute_loss_func=loss,
+            callbacks=callbacks,
+        )
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        _train(trainer)
+    shutil.rmtree(folder / "checkpoints")
+    return trainer.state
+
+
+def _train(trainer: Trainer) -> None:
+    try:
+        trainer.train()
+    except ValueError as error:
+        if "mask_length" not in str(error):
+            raise
+        raise UserError(
+            "masks longer than a window; make windows longer, or set mask_time_length and mask_feature_length lower",
+            key="train.spec_augment",
+        ) from None
+
+
+def _open_live(folder: Path) -> Live:
+    try:
+        with map_scm_exception():
+            return Live(str(folder), save_dvc_exp=False, dvcyaml=False)
+    except SCMError:
+        raise UserError("the git repo has no commit yet, and DVCLive needs one; run git commit") from None
+
+
+def selection_split(splits: pd.DataFrame) -> str:
+    """Return the split that selects the best epoch: validation if it has clips, else test, as in the course."""
+    return "validation" if (splits["split"] == "validation").any() else "test"
+
+
+def best_epoch(state: TrainerState) -> int:
+    """Return the first epoch with the highest accuracy."""
+    return round(next(row["epoch"] for row in state.log_history if row.get("eval_accuracy") == state.best_metric))

@@ -1,31 +1,40 @@
-"""What the Hub, its storage and the network can do to a stage: it goes on, or ends in one line that helps."""
+"""Faults of the Hub, its storage and the network: hub.py continues, or ends with one line that helps."""
 
 import datetime
-import json
-import os
-import shutil
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx2
 import pytest
-from conftest import set_params
-from hub_fixtures import GTZAN, OVER_BOTH, OVER_HTTP, listed, mistake, pack, replica, stage
-from huggingface_hub.errors import HfHubHTTPError
-from local_hub import Fault, LocalHub
+from fakes.hub.server import Fault, LocalHub
+from fakes.small_disk import small_disk
+from fakes.small_hub import (
+    ARCHIVE,
+    CONTENT,
+    GTZAN,
+    OVER_BOTH,
+    OVER_HTTP,
+    commit_titles,
+    fetch,
+    fetch_error,
+    fetched,
+    push,
+    push_error,
+)
 
-from stages.common import base_models, hub_errors
-from stages.common.stage import StageError
+pytestmark = pytest.mark.slow
 
 API = r"GET /api/datasets/marsyas/gtzan"
+HEAD = r"HEAD .*genres\.tar\.gz"
 GET = r"GET /(datasets|stored/datasets)/.*genres\.tar\.gz"
+WAITS = (1, 2, 4)  # of stages.common.hub
 
 
 def flip_bit(file: Path) -> None:
@@ -36,46 +45,76 @@ def flip_bit(file: Path) -> None:
 
 
 def shared_store() -> list[Path]:
-    """The files that huggingface_hub keeps once for all repos."""
+    """Return the files that huggingface_hub keeps once for all repos."""
     return [file for file in Path(".home/hub/blobs").glob("*/*") if len(file.name) == 64]
 
 
 def archives() -> list[Path]:
-    return sorted(Path(".home/hub").glob("datasets--*/snapshots/*/data/genres.tar.gz"))
+    """Return the archive of each repo in the cache."""
+    return sorted(Path(".home/hub").glob(f"datasets--*/snapshots/*/{ARCHIVE}"))
 
 
-def test_a_flipped_bit_in_the_shared_store_is_downloaded_again(archive: LocalHub, workspace: Path) -> None:
-    stage(archive, "stages.download", "dataset")
+@OVER_HTTP
+@pytest.mark.parametrize(
+    ("pattern", "faults"),
+    [
+        (GET, [Fault(cut_after=4000)]),
+        (GET, [Fault(reset=True)]),
+        (GET, [Fault(status=500), Fault(status=503)]),
+        (GET, [Fault(status=429, headers={"Retry-After": "1"})]),
+        (GET, [Fault(corrupt=True)]),
+        (API, [Fault(status=500), Fault(reset=True)]),
+        (HEAD, [Fault(reset=True)]),
+    ],
+    ids=["cut", "reset", "500", "429", "corrupt", "api", "head"],
+)
+def test_passing_fault(archive: LocalHub, pattern: str, faults: list[Fault]) -> None:
+    archive.fail(pattern, *faults)
+    fetch(archive)
+    assert fetched() == CONTENT
+
+
+@OVER_HTTP
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [(Fault(status=500), "500"), (Fault(corrupt=True), "wrong checksum"), (Fault(status=403), "403")],
+    ids=["500", "corrupt", "403"],
+)
+def test_lasting_fault(archive: LocalHub, fault: Fault, expected: str) -> None:
+    archive.fail(GET, *[fault] * 30)
+    line = fetch_error(archive)
+    assert GTZAN in line
+    assert expected in line
+    archive.repair()
+    fetch(archive)
+    assert fetched() == CONTENT
+
+
+def test_damaged_shared_store(archive: LocalHub) -> None:
+    fetch(archive)
     [stored] = shared_store()
     assert archives()[0].resolve() == stored.resolve()
-    archive.commit("dataset", "ann/copy", {"data/genres.tar.gz": pack(replica())})
-    set_params(workspace, {"download.dataset.id": "ann/copy"})
-    stage(archive, "stages.download", "dataset")
+    archive.commit("dataset", "ann/copy", {ARCHIVE: CONTENT})
+    fetch(archive, "ann/copy")
     assert [file.resolve() for file in archives()] == [stored.resolve()] * 2
     flip_bit(stored)
-    output = stage(archive, "stages.download", "dataset")
-    assert "genres.tar.gz has a wrong checksum; trying again" in output
-    assert len(listed()) == 18
-    assert [file.read_bytes() for file in archives()] == [pack(replica())] * 2
+    assert "genres.tar.gz has a wrong checksum; trying again" in fetch(archive, "ann/copy")
+    assert [file.read_bytes() for file in archives()] == [CONTENT] * 2
 
 
 @OVER_BOTH
-def test_offline_no_file_is_removed_from_the_cache(archive: LocalHub) -> None:
-    stage(archive, "stages.download", "dataset")
+def test_damaged_file_stays_offline(archive: LocalHub) -> None:
+    fetch(archive)
     archive.close()
-    stage(archive, "stages.download", "dataset", HF_HUB_OFFLINE="1")
     [file] = archives()
-    assert file.read_bytes() == pack(replica())
     flip_bit(file.resolve())
-    assert "unset HF_HUB_OFFLINE to download it again" in mistake(
-        archive, "stages.download", "dataset", HF_HUB_OFFLINE="1"
-    )
+    assert "unset HF_HUB_OFFLINE to download it again" in fetch_error(archive, HF_HUB_OFFLINE="1")
     assert file.is_file()
 
 
 @contextmanager
-def distrusted(folder: Path) -> Iterator[str]:
-    """An address with a certificate that nobody signed."""
+def untrusted_server(folder: Path) -> Iterator[str]:
+    """Yield the address of a server with a self-signed certificate."""
     name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *name, *files]
@@ -91,33 +130,54 @@ def distrusted(folder: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize("how", ["refused", "distrusted"])
-@pytest.mark.parametrize("direction", ["download", "push"])
-def test_without_the_xet_store_files_go_over_plain_http(
-    how: str, direction: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+WITHOUT_XET_STORE = pytest.mark.parametrize(
+    ("fault", "env"),
+    [("refused", {}), ("untrusted", {"HF_XET_CLIENT_RETRY_BASE_DELAY": "50ms"})],
+    ids=["refused", "untrusted"],
+)
+
+
+@contextmanager
+def unusable_xet_store(hub: LocalHub, fault: str, folder: Path) -> Iterator[None]:
+    """Let the Hub name a Xet store that refuses connections, or whose certificate is not trusted."""
+    assert hub.xet
+    with untrusted_server(folder) as url:
+        hub.xet.url = url if fault == "untrusted" else "http://127.0.0.1:9"
+        yield
+
+
+@WITHOUT_XET_STORE
+def test_fetch_without_xet_store(
+    archive: LocalHub, fault: str, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    hub: LocalHub = request.getfixturevalue("archive" if direction == "download" else "publishing")
     start = time.monotonic()
-    with distrusted(tmp_path_factory.mktemp("tls")) as url:
-        hub.xet.url = url if how == "distrusted" else "http://127.0.0.1:9"
-        if direction == "download":
-            output = stage(hub, "stages.download", "dataset")
-            assert len(listed()) == 18
-        else:
-            output = stage(hub, "stages.publish", token="hf_ann")
-            assert "model.safetensors" in hub.repository("model", "ann/hubert-demo").resolve("main").tree
+    with unusable_xet_store(archive, fault, tmp_path_factory.mktemp("tls")):
+        output = fetch(archive, **env)
     assert time.monotonic() - start < 60
+    assert fetched() == CONTENT
     [line] = [line for line in output.splitlines() if "HF_HUB_DISABLE_XET=1" in line]
     assert "the Xet storage cannot be used" in line
-    if direction == "download":
-        assert not shared_store()
+    assert not shared_store()
+
+
+@WITHOUT_XET_STORE
+def test_push_without_xet_store(
+    pushing: LocalHub, fault: str, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    start = time.monotonic()
+    with unusable_xet_store(pushing, fault, tmp_path_factory.mktemp("tls")):
+        output = push(pushing, **env)
+    assert time.monotonic() - start < 60
+    assert "model.safetensors" in pushing.repository("model", "ann/model").resolve("main").tree
+    [line] = [line for line in output.splitlines() if "HF_HUB_DISABLE_XET=1" in line]
+    assert "the Xet storage cannot be used" in line
 
 
 @pytest.mark.parametrize("status", [200, 403, 404, 500])
-def test_without_a_xet_token_files_go_over_plain_http(archive: LocalHub, status: int) -> None:
+def test_fetch_without_xet_token(archive: LocalHub, status: int) -> None:
     archive.fail(r"GET /api/.*/xet-read-token", *[Fault(status=status, body=b"{}")] * 99)
-    assert "HF_HUB_DISABLE_XET=1" in stage(archive, "stages.download", "dataset")
-    assert len(listed()) == 18
+    assert "HF_HUB_DISABLE_XET=1" in fetch(archive)
+    assert fetched() == CONTENT
 
 
 HTML = Fault(
@@ -130,83 +190,37 @@ LATER = format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta
     ("pattern", "fault", "expected"),
     [
         (API, HTML, "answered with a web page; check the proxy"),
-        (r"HEAD .*genres\.tar\.gz", HTML, "answered with a web page; check the proxy"),
-        (
-            API,
-            Fault(status=403, headers={"X-Error-Message": "The token lacks read access"}),
-            "The token lacks read access",
-        ),
+        (HEAD, HTML, "answered with a web page; check the proxy"),
+        (API, Fault(status=403, headers={"X-Error-Message": "No read access"}), "No read access"),
         (API, Fault(status=429, headers={"RateLimit": '"api";r=0;t=4000'}), "4001 s (67 minutes)"),
         (API, Fault(status=429, headers={"Retry-After": "3600"}), "a token has higher limits"),
         (API, Fault(status=429, headers={"Retry-After": LATER}), "minutes)"),
         (API, Fault(status=401, headers={"X-Error-Message": "Invalid credentials in Authorization header"}), "rejects"),
         (API, Fault(status=418, body=b'{"error": "Short and stout"}'), "answered 418 (Short and stout)"),
     ],
-    ids=["html", "html-file", "permission", "ratelimit", "retry-after", "retry-date", "token", "odd"],
+    ids=["html", "html-file", "permission", "ratelimit", "retry-after", "retry-date", "token", "unusual"],
 )
 @OVER_HTTP
-def test_the_server_s_reason_is_in_the_line(archive: LocalHub, pattern: str, fault: Fault, expected: str) -> None:
-    fault = Fault(status=fault.status, headers={"x-request-id": "Root=1-abc", **fault.headers}, body=fault.body)
+def test_reason_is_reported(archive: LocalHub, pattern: str, fault: Fault, expected: str) -> None:
+    fault = replace(fault, headers={"x-request-id": "Root=1-abc", **fault.headers})
     archive.fail(pattern, *[fault] * 20)
     start = time.monotonic()
-    line = mistake(archive, "stages.download", "dataset")
+    line = fetch_error(archive, waits=WAITS)
     assert expected in line
     assert "Root=1-abc" not in line
     assert "try again later" not in line
     assert time.monotonic() - start < 20
 
 
-def test_a_server_that_stays_busy_is_given_up_within_seconds(archive: LocalHub) -> None:
+def test_busy_server(archive: LocalHub) -> None:
     archive.fail(API, *[Fault(status=503, body=b'{"error": "Under maintenance"}')] * 99)
     start = time.monotonic()
-    assert "503 (Under maintenance); try again later" in mistake(archive, "stages.download", "dataset")
+    assert "503 (Under maintenance); try again later" in fetch_error(archive, waits=WAITS)
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"Retry-After": "7"}, 7),
-        ({"Retry-After": "0"}, 1),
-        ({"Retry-After": "9" * 5000}, 86_400),
-        ({"Retry-After": format_datetime(datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC))}, 1),
-        ({"RateLimit": '"api";r=0;t=9', "RateLimit-Policy": "q=500;w=300"}, 10),
-    ],
-    ids=["seconds", "none", "absurd", "past", "ratelimit"],
-)
-@pytest.mark.parametrize("status", [429, 503])
-def test_the_stated_time_to_wait_is_bounded(status: int, headers: dict[str, str], seconds: int) -> None:
-    response = httpx2.Response(status, headers=headers, request=httpx2.Request("GET", "https://huggingface.co/api"))
-    with pytest.raises(hub_errors.RateLimitError) as found:
-        hub_errors.check_response(response)
-    assert found.value.seconds == seconds
-
-
-@pytest.mark.parametrize("value", ["\u00b2", "soon", "-1", "Thu, 99 Jan 99999 00:00:00 GMT"])
-def test_an_unusable_time_to_wait_is_ignored(value: str) -> None:
-    request = httpx2.Request("GET", "https://huggingface.co/api")
-    response = httpx2.Response(503, headers={"Retry-After": value.encode()}, request=request, json={})
-    with pytest.raises(HfHubHTTPError):
-        hub_errors.check_response(response)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "https://cdn.example/f.bin?Signature=S3CRET&Policy=S3CRET: 403",
-        "(…)data/genres.tar.gz?X-Amz-Signature=S3CRET should be 5 bytes",
-        "cut …ers=host&X-Amz-Signature=S3CRET)",
-        "Illegal header value b'Bearer S3CRET\\x01'",
-    ],
-)
-def test_secrets_are_removed(text: str) -> None:
-    hidden = hub_errors.hide_secrets(text)
-    assert "S3CRET" not in hidden
-    assert hidden.split()[-1] == text.split()[-1] or "***" in hidden
-
-
-def test_a_broken_token_is_reported_and_not_shown(archive: LocalHub) -> None:
-    line = mistake(archive, "stages.download", "dataset", token="hf_secret\u00e9")
+def test_invalid_token(archive: LocalHub) -> None:
+    line = fetch_error(archive, token="hf_secret\u00e9")
     assert "correct HF_TOKEN" in line
     assert "secret" not in line
 
@@ -215,54 +229,66 @@ def test_a_broken_token_is_reported_and_not_shown(archive: LocalHub) -> None:
     ("variable", "value"),
     [("HF_ENDPOINT", "huggingface.co"), ("HTTP_PROXY", "ftp://x"), ("ALL_PROXY", "::")],
 )
-def test_an_address_that_is_none_is_named_with_its_variable(archive: LocalHub, variable: str, value: str) -> None:
-    assert variable in mistake(archive, "stages.download", "dataset", **{variable: value})
+def test_invalid_address_in_environment(archive: LocalHub, variable: str, value: str) -> None:
+    assert variable in fetch_error(archive, **{variable: value})
 
 
 @pytest.mark.parametrize("body", [b"[]", b"3", b'"x"', b"null", b'{"sha": 5}', b'{"siblings": 7}', b"{", b"\xff"])
 @OVER_HTTP
-def test_an_answer_of_another_shape_is_reported(archive: LocalHub, body: bytes) -> None:
+def test_unexpected_answer(archive: LocalHub, body: bytes) -> None:
     archive.fail(API, *[Fault(status=200, headers={"Content-Type": "application/json"}, body=body)] * 20)
-    assert "dataset marsyas/gtzan" in mistake(archive, "stages.download", "dataset")
+    assert "dataset marsyas/gtzan" in fetch_error(archive)
 
 
-def test_a_short_rate_limit_is_waited_for(archive: LocalHub) -> None:
-    archive.fail(API, Fault(status=429, headers={"RateLimit": '"api";r=0;t=2', "RateLimit-Policy": "q=500;w=300"}))
-    output = stage(archive, "stages.download", "dataset")
-    assert "rate limit is reached for the next 3 s; trying again in 3 s" in output
-    assert len(listed()) == 18
+def test_short_rate_limit(archive: LocalHub) -> None:
+    archive.fail(API, Fault(status=429, headers={"RateLimit": '"api";r=0;t=1', "RateLimit-Policy": "q=500;w=300"}))
+    assert "rate limit is reached for the next 2 s; trying again in 2 s" in fetch(archive)
+    assert fetched() == CONTENT
 
 
 @OVER_HTTP
 @pytest.mark.parametrize(
-    "faults",
-    [[Fault(status=403, body=b"<Error><Message>Request has expired</Message></Error>")], [Fault(cut_after=4000)]],
+    "fault",
+    [Fault(status=403, body=b"<Error><Message>Request has expired</Message></Error>"), Fault(cut_after=4000)],
     ids=["expired", "cut"],
 )
-def test_a_signed_address_is_renewed_and_never_shown(archive: LocalHub, faults: list[Fault]) -> None:
-    archive.fail(r"GET /stored/datasets", *faults)
-    output = stage(archive, "stages.download", "dataset")
-    assert len(listed()) == 18
-    assert archive.signature not in output
+def test_signed_address_is_renewed(archive: LocalHub, fault: Fault) -> None:
+    archive.fail(r"GET /stored/datasets", fault)
+    assert archive.signature not in fetch(archive)
+    assert fetched() == CONTENT
+
+
+@OVER_HTTP
+def test_signed_address_is_not_shown(archive: LocalHub) -> None:
     archive.fail(r"GET /stored/datasets", *[Fault(status=403)] * 20)
-    shutil.rmtree(".home")
-    assert archive.signature not in stage(archive, "stages.download", "dataset", check=False)
+    assert archive.signature not in fetch(archive, check=False)
 
 
-def test_a_pasted_address_is_an_id(archive: LocalHub, workspace: Path) -> None:
-    set_params(workspace, {"download.dataset.id": f" https://huggingface.co/datasets/{GTZAN}/tree/main/data"})
-    stage(archive, "stages.download", "dataset")
-    assert json.loads(Path("data/raw/source.json").read_text())["id"] == GTZAN
-    set_params(workspace, {"download.dataset.id": "  "})
-    assert "params.yaml: download.dataset.id: '' has no id of a repo" in mistake(archive, "stages.download", "dataset")
-
-
-def test_an_unreachable_hub_gets_advice_for_a_push(publishing: LocalHub) -> None:
-    line = mistake(publishing, "stages.publish", token="hf_ann", HF_HUB_OFFLINE="1")
+def test_push_without_network(pushing: LocalHub) -> None:
+    line = push_error(pushing, HF_HUB_OFFLINE="1")
     assert "unset HF_HUB_OFFLINE, or set publish.push: false" in line
-    publishing.close()
-    line = mistake(publishing, "stages.publish", token="hf_ann")
+    pushing.close()
+    line = push_error(pushing)
     assert "check the network and run dvc repro again, or set publish.push: false" in line
+
+
+@OVER_HTTP
+@pytest.mark.parametrize(
+    ("pattern", "fault"),
+    [
+        (r"POST /api/repos/create", Fault(status=500)),
+        (r"POST /api/models/.*/commit/", Fault(status=503)),
+        (r"POST /api/models/.*/preupload/", Fault(status=429, headers={"Retry-After": "1"})),
+        (r"POST .*/info/lfs/objects/batch", Fault(status=500)),
+        (r"POST /api/models/.*/tag/", Fault(reset=True)),
+    ],
+    ids=["create", "commit", "preupload", "batch", "tag"],
+)
+def test_passing_fault_of_push(pushing: LocalHub, pattern: str, fault: Fault) -> None:
+    pushing.fail(pattern, fault)
+    push(pushing)
+    assert pushing.seen(pattern)
+    assert len(commit_titles(pushing, "ann/model")) == 2
 
 
 @pytest.mark.parametrize(
@@ -273,11 +299,7 @@ def test_an_unreachable_hub_gets_advice_for_a_push(publishing: LocalHub) -> None
             Fault(status=400, body=b'{"errors": [{"message": "line 7: bad indent"}]}'),
             "line 7",
         ),
-        (
-            r"POST /api/models/.*/commit/",
-            Fault(status=403, body=b'{"error": "Private storage is full"}'),
-            "storage is full",
-        ),
+        (r"POST /api/models/.*/commit/", Fault(status=403, body=b'{"error": "Storage is full"}'), "Storage is full"),
         (r"PUT /lfs/", Fault(status=403, body=b'{"error": "Quota exceeded"}'), "Quota exceeded"),
         (r"PUT /lfs/", Fault(status=429, headers={"Retry-After": "3600"}), "rate limit"),
         (r"POST /api/repos/create", Fault(status=403, body=b'{"error": "Needs repo.write"}'), "Needs repo.write"),
@@ -285,71 +307,24 @@ def test_an_unreachable_hub_gets_advice_for_a_push(publishing: LocalHub) -> None
     ids=["metadata", "storage", "upload", "upload-limit", "permission"],
 )
 @OVER_HTTP
-def test_the_reason_of_a_refused_push_is_in_the_line(
-    publishing: LocalHub, pattern: str, fault: Fault, expected: str
-) -> None:
-    publishing.fail(pattern, *[fault] * 9)
-    line = mistake(publishing, "stages.publish", token="hf_ann")
+def test_reason_of_refused_push(pushing: LocalHub, pattern: str, fault: Fault, expected: str) -> None:
+    pushing.fail(pattern, *[fault] * 9)
+    line = push_error(pushing)
     assert expected in line
     assert "try again later" not in line
 
 
-def test_a_certificate_that_is_not_trusted_is_named(
-    archive: LocalHub, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with distrusted(tmp_path_factory.mktemp("tls")) as url:
-        line = mistake(archive, "stages.download", "dataset", HF_ENDPOINT=url)
+def test_untrusted_certificate(archive: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with untrusted_server(tmp_path_factory.mktemp("tls")) as url:
+        line = fetch_error(archive, HF_ENDPOINT=url)
     assert f"the certificate of {url} is not trusted" in line
     assert "SSL_CERT_FILE" in line
 
 
-@contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
-    folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root can make a small disk")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 @OVER_BOTH
-def test_a_cache_on_a_full_disk_is_named(archive: LocalHub, workspace: Path) -> None:
-    home = workspace / "small"
+def test_cache_on_full_disk(archive: LocalHub, tmp_path: Path) -> None:
+    home = tmp_path / "small"
     with small_disk(home, kilobytes=40):
-        line = mistake(archive, "stages.download", "dataset", HF_HOME=str(home))
+        line = fetch_error(archive, HF_HOME=str(home))
     for part in (str(home), "free some space", "HF_HOME"):
         assert part in line
-
-
-def test_a_full_disk_of_the_project_is_named(archive: LocalHub, workspace: Path) -> None:
-    with small_disk(workspace / "data", kilobytes=400):
-        line = mistake(archive, "stages.download", "dataset")
-    assert line.endswith(": the disk is full; free some space, then run dvc repro again")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("---\nlicense: mit\n---\n", "mit"),
-        ("---\nlicense: [mit, cc0-1.0]\n---\n", ["mit", "cc0-1.0"]),
-        ("---\nlicense: {name: mit}\n---\n", "unknown"),
-        ("---\nlicense: 3\n---\n", "unknown"),
-        ("---\n- a list\n---\n", "unknown"),
-        ("---\nlicense: [\n---\n", "unknown"),
-        ("---\n'\x07'\n---\n", "unknown"),
-        ("no front matter", "unknown"),
-    ],
-)
-def test_a_licence_is_read_from_any_card(tmp_path: Path, text: str, expected: str | list[str]) -> None:
-    (tmp_path / "README.md").write_text(text)
-    assert base_models.read_licence(tmp_path / "README.md") == expected
-
-
-@pytest.mark.parametrize("content", [[], 3, "x", {"model_type": 5}, {"model_type": "hubert", "hidden_size": "wide"}])
-def test_a_config_of_another_shape_is_one_line(tmp_path: Path, content: object) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(StageError, match=r"config\.json cannot be read"):
-        base_models.check(tmp_path)

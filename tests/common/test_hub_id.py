@@ -7,7 +7,7 @@ from stages.common.hub_id import read_id
 @pytest.mark.parametrize("kind", ["", "datasets/", "models/"])
 @pytest.mark.parametrize("page", ["", "/", "/tree/main/data", "?row=3", "/viewer/all/train", "#data"])
 @pytest.mark.parametrize("name", ["marsyas/gtzan", "gpt2"])
-def test_an_address_holds_an_id(start: str, kind: str, page: str, name: str) -> None:
+def test_id_from_address(start: str, kind: str, page: str, name: str) -> None:
     assert read_id(f" {start}{kind}{name}{page}\n") == read_id(name) == name
 
 
@@ -24,6 +24,6 @@ def test_an_address_holds_an_id(start: str, kind: str, page: str, name: str) -> 
         "hf.co/datasets",
     ],
 )
-def test_what_holds_no_id_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
+def test_text_without_id(text: str) -> None:
+    with pytest.raises(ValueError, match=r"id|repo"):
         read_id(text)

@@ -2,34 +2,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
 
 import pytest
-from conftest import ROOT, error_of
-from pydantic import Field
+from helpers import ROOT
 
-from stages.common.stage import Number, Section, StageError, load_params, run, whole
+from stages.common.errors import UserError
+from stages.common.stage import atomic_output, require_files, run_command
 
-
-class Params(Section):
-    epochs: int = Field(ge=1)
-    learning_rate: Number = Field(gt=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-
-class Here(Section):
-    source: Literal["here"]
-    path: str
-
-
-class There(Section):
-    source: Literal["there"]
-    id: str
-
-
-def load(text: str, schema: type = Params, section: str = "train") -> object:
-    Path("params.yaml").write_text(text)
-    return load_params(section, schema)
+STAGES = ["download", "split", "resample_encode", "train", "evaluate", "evaluate.baselines", "publish"]
+COMMANDS = [*(f"stages.{name}" for name in STAGES), "tools.compare", "tools.crossval", "tools.presets"]
 
 
 @pytest.fixture(autouse=True)
@@ -37,91 +18,80 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["5e-5", "5.0e-5", "0.00005"])
-def test_a_learning_rate_may_be_written_as_people_write_it(text: str) -> None:
-    assert load(f"train: {{epochs: 2, learning_rate: {text}}}") == Params(epochs=2, learning_rate=5e-5)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("train: {epochs: 2, learning_rte: 1.0}", "error: params.yaml: train.learning_rte: unknown key, did you mean"),
-        ("train: {epochs: 2, learning_rate: 1.0, x: 1}", "train.x: unknown key; remove it"),
-        ("train: {epochs: two, learning_rate: 1.0}", "train.epochs: input should be a valid integer, not 'two'"),
-        ("train: {epochs: true, learning_rate: 1.0}", "train.epochs: input should be a valid integer, not True"),
-        ("train: {epochs: 0, learning_rate: 1.0}", "train.epochs: input should be greater than or equal to 1, not 0"),
-        ("train: {epochs: 2, learning_rate: fast}", "train.learning_rate: input should be a valid number, not 'fast'"),
-        ("train: {epochs: 2}", "train.learning_rate: missing; add it"),
-        ("train: {epochs: 2, learning_rate: 1, precision: fp8}", "train.precision: input should be 'fp32' or 'bf16'"),
-        ("evaluate: {}", "section train is missing"),
-        ("train: 7", "params.yaml: train: needs keys of its own, not 7"),
-        ("train: {", "params.yaml is not valid YAML"),
-    ],
-)
-def test_a_wrong_param_is_refused_by_name_in_one_line(text: str, expected: str) -> None:
-    assert expected in error_of(lambda: load(text))
-
-
-def test_ctrl_c_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as stop:
-        run(main)
+        run_command(main)
     assert stop.value.code == 130
-    assert capsys.readouterr().err.startswith("interrupted: ")
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("interrupted")
 
 
-def test_a_private_file_in_an_output_becomes_readable() -> None:
-    with whole(Path("thing")) as path:
+def test_missing_output_of_an_earlier_stage() -> None:
+    with pytest.raises(UserError) as found:
+        require_files(Path(), Path("data/splits.csv"))
+    assert found.value.file == "data/splits.csv"
+
+
+def test_private_file_becomes_readable() -> None:
+    with atomic_output(Path("thing")) as path:
         path.mkdir()
         (path / "file").touch(mode=0o600)
     assert Path("thing/file").stat().st_mode & 0o444 == 0o444
 
 
-def test_the_source_of_a_union_is_no_part_of_the_key() -> None:
-    union = Annotated[Here | There, Field(discriminator="source")]
-    message = error_of(lambda: load("download: {dataset: {source: here, id: x}}", union, "download.dataset"))
-    assert "params.yaml: download.dataset.path: missing" in message
-    assert "params.yaml: download.dataset.id: unknown key" in message
-
-
-def test_no_params_file_says_where_to_run() -> None:
-    assert "top folder" in error_of(lambda: load_params("train", Params))
+def write(path: Path, text: str, folder: bool) -> None:
+    if folder:
+        path.mkdir()
+        path = path / "file"
+    path.write_text(text)
 
 
 @pytest.mark.parametrize("folder", [False, True])
-def test_an_output_is_whole_or_as_it_was(folder: bool) -> None:
+@pytest.mark.parametrize("error", [UserError("invalid"), KeyboardInterrupt(), SystemExit(1)], ids=repr)
+def test_failed_output_changes_nothing(folder: bool, error: BaseException) -> None:
     target = Path("out/thing")
+    with atomic_output(target) as path:
+        write(path, "first", folder)
+    before = {file: file.stat().st_ino for file in Path("out").rglob("*")}
 
-    def write(path: Path, text: str) -> None:
-        if folder:
-            path.mkdir()
-            path = path / "file"
-        path.write_text(text)
+    def fail() -> None:
+        with atomic_output(target) as path:
+            write(path, "second, incompl", folder)
+            raise error
 
-    def read() -> str:
-        return (target / "file" if folder else target).read_text()
+    with pytest.raises(type(error)):
+        fail()
+    assert {file: file.stat().st_ino for file in Path("out").rglob("*")} == before
+    assert (target / "file" if folder else target).read_text() == "first"
 
-    with whole(target) as path:
-        write(path, "first")
-    assert read() == "first"
-    with pytest.raises(StageError), whole(target) as path:
-        write(path, "second, in ha")
-        raise StageError("the power went")
-    assert read() == "first"
-    with whole(target) as path:
-        write(path, "third")
-    assert read() == "third"
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_output_appears_at_once(folder: bool) -> None:
+    """Check that the output is renamed, not copied: a copy could be read while it is incomplete."""
+    target = Path("out/thing")
+    for text in ("first", "second"):
+        with atomic_output(target) as path:
+            write(path, text, folder)
+            assert target.exists() == (text == "second")
+            inode = path.stat().st_ino
+        assert target.stat().st_ino == inode
+        assert (target / "file" if folder else target).read_text() == text
     assert [file.name for file in Path("out").iterdir()] == ["thing"]
 
 
-COMMANDS = ["download", "split", "resample_encode", "train", "evaluate", "publish"]
+def test_leftover_is_removed() -> None:
+    write(Path("thing.partial"), "of a killed stage", folder=True)
+    with atomic_output(Path("thing")) as path:
+        assert not path.exists()
+        path.write_text("new")
+    assert [file.name for file in Path().iterdir()] == ["thing"]
 
 
-@pytest.mark.parametrize("command", [*(f"stages.{name}" for name in COMMANDS), "tools.compare", "tools.gather"])
-def test_help_describes_and_runs_nothing(command: str, workspace: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in workspace.rglob("*") if "__pycache__" not in str(path)}
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str, tmp_path: Path) -> None:
     python, env = [sys.executable, "-m", command], os.environ | {"PYTHONPATH": str(ROOT)}
     shown = subprocess.run([*python, "--help"], env=env, capture_output=True, text=True)
     assert shown.returncode == 0
@@ -130,11 +100,7 @@ def test_help_describes_and_runs_nothing(command: str, workspace: Path) -> None:
     if command.startswith("stages"):
         for part in ("Reads   ", "Writes  ", "keys of "):
             assert part in shown.stdout
-        assert "Annotated" not in shown.stdout
     refused = subprocess.run([*python, "a", "b", "c", "--frobnicate"], env=env, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
-    after = {path: path.stat().st_mtime_ns for path in workspace.rglob("*") if "__pycache__" not in str(path)}
-    assert {path: time for path, time in after.items() if path.is_file()} == {
-        path: time for path, time in before.items() if path.is_file()
-    }
+    assert list(tmp_path.iterdir()) == []

@@ -4,78 +4,125 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import tone, write_clips
+from helpers import tone, user_error, write_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.common.baseline import BANDS, FRAME, RATE, baseline, spectra, spectrum
-from stages.common.stage import StageError
+from stages.common.audio import load_audio
+from stages.common.paths import BASELINES, CLIPS, RAW, SPLITS
+from stages.common.tables import read_json
+from stages.evaluate.baselines import (
+    BANDS,
+    FRAME,
+    SAMPLING_RATE,
+    main,
+    measure_baselines,
+    summarize_files,
+    summarize_spectrum,
+)
+from stages.evaluate.metrics import accuracy
 
 
-def listed(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """clips.csv and splits.csv of a folder of clips: every fourth of each label is for the test."""
+def list_clips(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return clips.csv and splits.csv of a folder of clips: every fourth clip of each label is a test clip."""
     paths = sorted(folder.rglob("*.wav"))
     clips = pd.DataFrame(
         {"clip": [p.stem for p in paths], "label": [p.parent.name for p in paths], "path": [str(p) for p in paths]}
     )
-    place = clips.groupby("label").cumcount()
-    return clips, clips[["clip"]].assign(split=np.where(place % 4 == 1, "test", "train"))
+    number = clips.groupby("label").cumcount()
+    return clips, clips[["clip"]].assign(split=np.where(number % 4 == 1, "test", "train"))
 
 
 @settings(deadline=None)
 @given(st.integers(0, 3 * FRAME))
-def test_a_clip_of_any_length_has_a_spectrum(length: int) -> None:
-    found = spectrum(tone(1, RATE)[:length])
-    assert found.shape == (2 * BANDS,)
-    assert found.dtype == np.float32
-    assert np.isfinite(found).all()
+def test_any_length_has_spectrum(length: int) -> None:
+    summary = summarize_spectrum(tone(1, SAMPLING_RATE)[:length])
+    assert summary.shape == (2 * BANDS,)
+    assert summary.dtype == np.float32
+    assert np.isfinite(summary).all()
 
 
-def test_a_higher_tone_has_a_higher_band_and_a_steady_one_no_spread() -> None:
-    low, high = (spectrum(tone(1, RATE, hz)) for hz in (440, 3000))
+def test_higher_tone_has_higher_band() -> None:
+    low, high = (summarize_spectrum(tone(1, SAMPLING_RATE, hz)) for hz in (440, 3000))
     assert low[:BANDS].argmax() < high[:BANDS].argmax()
-    assert low[BANDS + low[:BANDS].argmax()] < 0.1
-    on_off = tone(1, RATE, 440) * (np.arange(RATE) % 8000 < 4000)
-    assert spectrum(on_off)[BANDS + low[:BANDS].argmax()] > 1
 
 
-def test_tones_are_told_apart_by_their_spectrum_and_the_threads_change_nothing(tmp_path: Path) -> None:
-    clips, splits = listed(write_clips(tmp_path, number=8))
-    assert baseline(Path(), clips, splits, 30, 1) == {"majority": 0.5, "spectrum": 1.0}
+def test_steady_tone_has_no_deviation() -> None:
+    steady = summarize_spectrum(tone(1, SAMPLING_RATE, 440))
+    band = steady[:BANDS].argmax()
+    assert steady[BANDS + band] < 0.1
+    on_off = tone(1, SAMPLING_RATE, 440) * (np.arange(SAMPLING_RATE) % 8000 < 4000)
+    assert summarize_spectrum(on_off)[BANDS + band] > 1
+
+
+def test_spectrum_classifies_tones(tmp_path: Path) -> None:
+    clips, splits = list_clips(write_clips(tmp_path, number=8))
+    assert measure_baselines(Path(), clips, splits, 30) == {"majority": 0.5, "spectrum": 1.0}
+
+
+def test_files_keep_their_order(tmp_path: Path) -> None:
+    clips, _ = list_clips(write_clips(tmp_path, number=8))
     paths = [Path(path) for path in clips["path"]]
-    np.testing.assert_array_equal(spectra(paths, 30, 1), spectra(paths, 30, 4))
+    one_by_one = np.stack([summarize_spectrum(load_audio(path, SAMPLING_RATE, 30)) for path in paths])
+    np.testing.assert_array_equal(summarize_files(paths, 30), one_by_one)
 
 
-def test_nothing_is_learnt_from_validation(tmp_path: Path) -> None:
-    """Clips to validate with wrong labels, and files that are not there: neither is looked at."""
-    clips, splits = listed(write_clips(tmp_path, number=8))
-    odd = pd.DataFrame({"clip": [f"v{n}" for n in range(20)], "label": "b", "path": "nowhere.wav"})
-    clips, splits = pd.concat([clips, odd]), pd.concat([splits, odd[["clip"]].assign(split="validation")])
-    assert baseline(Path(), clips, splits, 30, 1) == {"majority": 0.5, "spectrum": 1.0}
+def test_validation_clips_are_unused(tmp_path: Path) -> None:
+    """Their labels are wrong and their files do not exist."""
+    clips, splits = list_clips(write_clips(tmp_path, number=8))
+    unusable = pd.DataFrame({"clip": [f"v{n}" for n in range(20)], "label": "b", "path": "nowhere.wav"})
+    clips = pd.concat([clips, unusable])
+    splits = pd.concat([splits, unusable[["clip"]].assign(split="validation")])
+    assert measure_baselines(Path(), clips, splits, 30) == {"majority": 0.5, "spectrum": 1.0}
 
 
-def test_random_labels_are_not_learnt_from_other_clips(tmp_path: Path) -> None:
+def test_majority_is_that_of_train(tmp_path: Path) -> None:
+    clips, _ = list_clips(write_clips(tmp_path, number=4))
+    train, test = ["a.00000", "a.00001", "b.00000"], ["a.00002", "b.00001", "b.00002", "b.00003"]
+    splits = pd.DataFrame({"clip": [*train, *test], "split": ["train"] * 3 + ["test"] * 4})
+    assert measure_baselines(Path(), clips, splits, 30)["majority"] == 0.25
+
+
+def test_random_labels_stay_at_chance(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for n in range(80):
         (tmp_path / "ab"[n % 2]).mkdir(exist_ok=True)
-        soundfile.write(tmp_path / "ab"[n % 2] / f"{n}.wav", 0.1 * rng.standard_normal(4000), RATE)
-    found = baseline(Path(), *listed(tmp_path), 30, 1)
-    assert found["majority"] == 0.5
-    assert 0.25 < found["spectrum"] < 0.75
+        soundfile.write(tmp_path / "ab"[n % 2] / f"{n}.wav", 0.1 * rng.standard_normal(4000), SAMPLING_RATE)
+    accuracies = measure_baselines(Path(), *list_clips(tmp_path), 30)
+    assert accuracies["majority"] == 0.5
+    assert 0.25 < accuracies["spectrum"] < 0.75
 
 
-def test_it_hears_no_more_of_a_clip_than_the_model(tmp_path: Path) -> None:
-    """Labels that differ after the first second alone."""
+def test_only_first_seconds_count(tmp_path: Path) -> None:
+    """The labels differ after the first second only."""
     for label, hz in (("a", 500), ("b", 3000)):
         (tmp_path / label).mkdir()
         for n in range(8):
-            samples = np.concatenate([tone(1, RATE, 440), tone(1, RATE, hz + n)])
-            soundfile.write(tmp_path / label / f"{label}{n}.wav", samples, RATE)
-    assert baseline(Path(), *listed(tmp_path), 2, 1)["spectrum"] == 1.0
-    assert baseline(Path(), *listed(tmp_path), 1, 1)["spectrum"] == 0.5
+            samples = np.concatenate([tone(1, SAMPLING_RATE, 440), tone(1, SAMPLING_RATE, hz + n)])
+            soundfile.write(tmp_path / label / f"{label}{n}.wav", samples, SAMPLING_RATE)
+    assert measure_baselines(Path(), *list_clips(tmp_path), 2)["spectrum"] == 1.0
+    assert measure_baselines(Path(), *list_clips(tmp_path), 1)["spectrum"] == 0.5
 
 
-def test_a_clip_that_is_not_there_is_named() -> None:
+def test_unknown_clip_is_named() -> None:
     clips = pd.DataFrame({"clip": ["a"], "label": ["x"], "path": ["a.wav"]})
-    with pytest.raises(StageError, match="clip b, "):
-        baseline(Path(), clips, pd.DataFrame({"clip": ["a", "b"], "split": ["train", "test"]}), 30, 1)
+    splits = pd.DataFrame({"clip": ["a", "b"], "split": ["train", "test"]})
+    assert "clip b, " in str(user_error(lambda: measure_baselines(Path(), clips, splits, 30)))
+
+
+def test_missing_table_is_named(workspace: Path) -> None:
+    assert user_error(main).file == str(CLIPS)
+
+
+def test_written_accuracy_is_exact(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A rounded third would be less than the accuracy of a model that is equally good."""
+    clips, _ = list_clips(write_clips(RAW, number=4))
+    clips["path"] = [str(Path(path).relative_to(RAW)) for path in clips["path"]]
+    test = ["a.00003", "b.00002", "b.00003"]
+    clips.to_csv(CLIPS, index=False)
+    clips[["clip"]].assign(split=np.where(clips["clip"].isin(test), "test", "train")).to_csv(SPLITS, index=False)
+    main()
+    baselines = read_json(BASELINES)
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
+    assert baselines["majority"] == accuracy(probabilities, np.array([0, 1, 1]))
+    assert "majority 0.333" in capsys.readouterr().out

@@ -1,130 +1,109 @@
-import json
+"""The stage in a finished pipeline."""
+
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from conftest import error_of, memory_for, set_params
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForAudioClassification, pipeline
+from helpers import user_error
+from transformers import pipeline
 
-from stages.common import audio, batches, scores
-from stages.common.tables import read_table
-from stages.evaluate import main, measure
+from stages.common.audio import load_audio
+from stages.common.paths import BASELINES, METRICS, REPORT
+from stages.common.tables import read_json
+from stages.evaluate import metrics
+from stages.evaluate.__main__ import main
+from stages.publish.__main__ import main as publish
+
+pytestmark = pytest.mark.slow
 
 
-def labels_of(table: pd.DataFrame) -> list[str]:
-    return list(table.columns[3:])
+@pytest.fixture
+def table(finished: Path) -> pd.DataFrame:
+    """predictions.csv."""
+    return pd.read_csv(finished / "metrics/predictions.csv")
 
 
-def test_predictions_agree_with_pipeline_on_the_published_model(finished: Path) -> None:
-    table = pd.read_csv(finished / "metrics/predictions.csv").set_index("clip")
-    labels = labels_of(table.reset_index())
+@pytest.fixture
+def measured(finished: Path) -> dict[str, Any]:
+    """metrics.json."""
+    return read_json(finished / METRICS)
+
+
+def test_predictions_agree_with_pipeline(finished: Path, table: pd.DataFrame) -> None:
+    labels = list(table.columns[3:])
     np.testing.assert_allclose(table[labels].sum(axis=1), 1.0, atol=1e-4)
     assert (table[labels].idxmax(axis=1) == table["prediction"]).all()
+    assert table[labels].to_numpy().std() > 0.01  # if all were equal, agreement would mean nothing
     classify = pipeline("audio-classification", model=str(finished / "models/published"), top_k=len(labels))
-    assert table[labels].to_numpy().std() > 0.01  # answers that differ, or agreement would mean nothing
-    for clip, row in table.iterrows():
-        samples = audio.load(finished / f"data/raw/audio/{row['label']}/{clip}.wav", 16_000)
-        answer = {item["label"]: item["score"] for item in classify(samples)}
-        assert max(answer, key=answer.get) == row["prediction"]
-        np.testing.assert_allclose([answer[label] for label in labels], row[labels].astype(float), atol=5e-4)
+    for _, row in table.iterrows():
+        samples = load_audio(finished / f"data/raw/audio/{row['label']}/{row['clip']}.wav", 16_000)
+        expected = {item["label"]: item["score"] for item in classify(samples)}
+        assert max(expected, key=expected.get) == row["prediction"]
+        np.testing.assert_allclose([expected[label] for label in labels], row[labels].astype(float), atol=5e-4)
 
 
-def test_metrics_are_those_of_the_predictions(finished: Path) -> None:
-    metrics = json.loads((finished / "metrics/metrics.json").read_text())
-    table = pd.read_csv(finished / "metrics/predictions.csv")
-    own = [row[row["label"]] for _, row in table.iterrows()]
-    assert metrics["n"] == len(table) == (pd.read_csv(finished / "data/splits.csv")["split"] == "test").sum()
-    assert metrics["accuracy"] == pytest.approx((table["label"] == table["prediction"]).mean())
-    assert metrics["loss"] == pytest.approx(-np.log(own).mean(), abs=1e-3)
-    assert metrics["selected_on"] == "validation"
-    numbers = table[table.columns[3:]].to_numpy()
-    actual = np.array([labels_of(table).index(label) for label in table["label"]])
-    assert metrics["calibration_error"] == pytest.approx(
-        scores.calibration_error(scores.reliability(numbers, actual)), abs=1e-4
-    )
-    assert sum(row["n"] for row in metrics["reliability"]) == metrics["n"]
-    assert metrics["top_2_accuracy"] >= metrics["accuracy"]
-    assert set(metrics["baseline"]) == {"majority", "spectrum"}
-    assert metrics["interval_of"] == "clips"
-    assert "window_accuracy" not in metrics
-    assert [row["label"] for row in metrics["per_label"]] == sorted(set(table["label"]))
+def test_metrics_agree_with_predictions(finished: Path, table: pd.DataFrame, measured: dict[str, Any]) -> None:
+    labels = list(table.columns[3:])
+    splits = pd.read_csv(finished / "data/splits.csv")
+    assert sorted(table["clip"]) == sorted(splits.loc[splits["split"] == "test", "clip"])
+    assert measured["n_clips"] == len(table)
+    assert measured["accuracy"] == pytest.approx((table["label"] == table["prediction"]).mean())
+    of_label = [row[row["label"]] for _, row in table.iterrows()]
+    assert measured["log_loss"] == pytest.approx(-np.log(of_label).mean(), abs=1e-3)
+    actual = np.array([labels.index(label) for label in table["label"]])
+    probabilities = table[labels].to_numpy()
+    assert measured["calibration_error"] == pytest.approx(metrics.calibration_error(probabilities, actual), abs=1e-4)
+    assert sum(row["n_clips"] for row in measured["reliability"]) == len(table)
+    assert measured["top_2_accuracy"] >= measured["accuracy"]
+    assert [row["label"] for row in measured["per_label"]] == sorted(set(table["label"]))
+
+
+def test_metrics_describe_the_run(finished: Path, measured: dict[str, Any]) -> None:
+    baselines = read_json(finished / BASELINES)
+    assert set(baselines) == {"majority", "spectrum"}
+    assert measured["baselines"] == metrics.round_floats(baselines)
+    low = measured["accuracy_interval_95"][0]
+    assert measured["beats_baselines"] == metrics.compare_with_baselines(measured["accuracy"], low, baselines)
+    assert measured["selected_on"] == "validation"
+    assert measured["interval_of"] == "clips"
+    assert "window_accuracy" not in measured
+
+
+def test_confusion_has_all_predictions(finished: Path, table: pd.DataFrame) -> None:
     confusion = pd.read_csv(finished / "metrics/confusion.csv")
     assert confusion["actual"].tolist() == table["label"].tolist()
     assert confusion["predicted"].tolist() == table["prediction"].tolist()
 
 
-def test_windows_of_a_clip_are_averaged(copied: Path) -> None:
-    whole = pd.read_csv("metrics/predictions.csv")
-    set_params(copied, {"evaluate.window_seconds": 0.3})
+def test_groups_widen_interval(copied: Path, measured: dict[str, Any]) -> None:
+    splits = pd.read_csv("data/splits.csv")
+    splits.assign(group=np.arange(len(splits)) // 20).to_csv("data/splits.csv", index=False)
     main()
-    windows = pd.read_csv("metrics/predictions.csv")
-    assert windows["clip"].tolist() == whole["clip"].tolist()
-    numbers = windows[windows.columns[3:]].to_numpy()
-    np.testing.assert_allclose(numbers.sum(axis=1), 1.0, atol=1e-4)
-    encoded = batches.open_encoded(Path("data/encoded"))
-    clips = batches.Clips(batches.take(encoded, read_table(Path("data/splits.csv")), "test"), encoded.key)
-    model = AutoModelForAudioClassification.from_pretrained("models/finetuned").eval()
-    for row in range(3):
-        pieces = [torch.tensor(piece)[None] for piece in batches.cut(clips[row][0], 4800)]
-        assert len(pieces) == 4
-        with torch.no_grad():
-            own = torch.stack([model(piece).logits[0].softmax(-1) for piece in pieces]).mean(dim=0)
-        np.testing.assert_allclose(numbers[row], own, atol=1e-5)
-    pieces = [(torch.tensor(piece)[None], label) for array, label in clips for piece in batches.cut(array, 4800)]
-    with torch.no_grad():
-        right = [int(model(piece).logits.argmax()) == label for piece, label in pieces]
-    metrics = json.loads(Path("metrics/metrics.json").read_text())
-    assert metrics["window_accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
-
-
-def test_measure_against_numbers_worked_out_by_hand() -> None:
-    probabilities = np.array([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9], [0.7, 0.3]])
-    metrics = measure(probabilities, np.array([0, 0, 1, 1]), np.arange(4), ["x", "y"], {"selected_on": "test"})
-    assert metrics["accuracy"] == 0.75
-    assert metrics["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
-    assert metrics["loss"] == pytest.approx(-np.log([0.8, 0.6, 0.9, 0.3]).mean())
-    assert metrics["top_2_accuracy"] == 1.0
-    # Bins: 0.6; 0.7, wrong; 0.8; 0.9.
-    assert metrics["calibration_error"] == pytest.approx((0.4 + 0.7 + 0.2 + 0.1) / 4)
-    assert metrics["selected_on"] == "test"
-    assert metrics["interval_of"] == "clips"
-    assert metrics["per_label"][1] == {
-        "label": "y",
-        "precision": 1.0,
-        "recall": 0.5,
-        "f1": pytest.approx(2 / 3),
-        "n": 2,
-    }
-    grouped = measure(probabilities, np.array([0, 0, 1, 1]), np.array(["1", "1", "2", "3"]), ["x", "y"], {})
+    grouped = read_json(METRICS)
     assert grouped["interval_of"] == "groups"
-    assert grouped["accuracy_interval_95"] < metrics["accuracy_interval_95"]
+    assert grouped["accuracy"] == measured["accuracy"]
+    widths = [high - low for low, high in (found["accuracy_interval_95"] for found in (measured, grouped))]
+    assert widths[1] > widths[0]
 
 
-def test_a_single_label_is_refused(copied: Path) -> None:
-    path = Path("data/encoded/dataset_info.json")
-    info = json.loads(path.read_text())
-    info["features"]["label"]["names"] = ["blues"]
-    path.write_text(json.dumps(info))
-    assert "data/encoded has no label but blues" in error_of(main)
+def test_new_metric_is_listed_everywhere(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function in METRICS is enough for metrics.json, the report and the model card."""
 
+    def error_rate(probabilities: np.ndarray, actual: np.ndarray) -> float:
+        return 1 - metrics.accuracy(probabilities, actual)
 
-def test_out_of_memory_halves_the_batch_and_comes_to_the_same(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    set_params(copied, {"evaluate.batch_size": 8})
+    monkeypatch.setitem(metrics.METRICS, "error_rate", error_rate)
     main()
-    first = pd.read_csv("metrics/predictions.csv")
-    with memory_for(clips=3):
-        main()
-    assert "starting again with batches of 2" in capsys.readouterr().out
-    pd.testing.assert_frame_equal(pd.read_csv("metrics/predictions.csv"), first, atol=1e-5)
-    with memory_for(clips=0):
-        assert "evaluate.window_seconds: a single clip or window does not fit" in error_of(main)
+    publish()
+    measured = read_json(METRICS)
+    assert measured["error_rate"] == pytest.approx(1 - measured["accuracy"])
+    value = f"{measured['error_rate']:.3f}"
+    assert f"error rate {value}" in " ".join(REPORT.read_text(encoding="utf-8").split())
+    assert f"| error rate | {value} |" in Path("models/published/README.md").read_text(encoding="utf-8")
 
 
-def test_a_model_that_answers_with_no_numbers_is_refused(copied: Path) -> None:
-    path = "models/finetuned/model.safetensors"
-    weights = load_file(path)
-    save_file(weights | {"classifier.bias": weights["classifier.bias"] * torch.nan}, path, {"format": "pt"})
-    assert "training diverged; lower train.learning_rate" in error_of(main)
+def test_missing_baselines_are_named(copied: Path) -> None:
+    BASELINES.unlink()
+    assert user_error(main).file == str(BASELINES)

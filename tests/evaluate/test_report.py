@@ -1,6 +1,7 @@
 import base64
 import html
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -8,37 +9,52 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import git, tone
+from helpers import git, tone
 from PIL import Image
 
-from stages.common import report
+from stages.evaluate.figures import SPECTROGRAM_SIZE
+from stages.evaluate.metrics import compare_with_baselines
+from stages.evaluate.report import (
+    CLIP_SECONDS,
+    MAX_ERRORS,
+    MAX_PROBABILITIES,
+    describe_error,
+    select_errors,
+    write_report,
+)
 
 VOID = {"meta", "link", "img", "br"}
-ODD = '<b>&"x'
-# What the browser found: of each recording its length or error, and whether the page is wider than the window.
+MARKUP = '<b>&"x'
+N_ERRORS = 14  # of the example's 20 clips
+# A script that puts into the title what the browser finds: the length or the error of each recording, whether all
+# images load, and whether the page is wider than the window.
 PROBE = """<script>
 const sounds = [...document.querySelectorAll("audio")]
-const found = sounds.map(sound => new Promise(tell => {
-  sound.onloadeddata = () => tell(sound.duration.toFixed(1))
-  sound.onerror = () => tell(sound.error.message)
+const found = sounds.map(sound => new Promise(resolve => {
+  sound.onloadeddata = () => resolve(sound.duration.toFixed(1))
+  sound.onerror = () => resolve(sound.error.message)
   sound.preload = "auto"
   sound.load()
 }))
 Promise.all(found).then(found => { document.title = JSON.stringify({
   sounds: found,
-  pictures: [...document.images].every(picture => picture.naturalWidth > 0),
+  images: [...document.images].every(image => image.naturalWidth > 0),
   tooWide: document.documentElement.scrollWidth > innerWidth,
 }) })
 </script>"""
 
 
 class Page(HTMLParser):
-    """A page taken apart: `tags` with their attributes, `text` outside of style, and what was not closed in order."""
+    """A parsed page.
+
+    tags: with their attributes. text: outside of style. open, stray: tags that are not closed in order.
+    """
 
     def __init__(self, content: str):
         super().__init__()
@@ -63,46 +79,58 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.open[-1:] != ["style"]:
-            self.text += " " + data
+            self.text = " ".join(f"{self.text} {data}".split())
 
-    def all(self, tag: str) -> list[dict[str, str | None]]:
+    def find_all(self, tag: str) -> list[dict[str, str | None]]:
+        """Return the attributes of each tag of this name."""
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def made_up(folder: Path, labels: list[str], clips: int, wrong: int, seconds: float = 1.0) -> dict[str, Any]:
-    """The arguments of write_report for so many test clips, the first of them wrong, and ever surer."""
+def make_content(folder: Path, labels: list[str], clips: int, wrong: int, seconds: float = 1.0) -> dict[str, Any]:
+    """Return the arguments of write_report for n test clips: the first are wrong, later ones more confident."""
     raw = folder / "raw"
     raw.mkdir(parents=True)
     rows, table = [], []
     for n in range(clips):
-        own, clip = n % len(labels), f"clip & {n}"
+        actual, clip = n % len(labels), f"clip & {n}"
         soundfile.write(raw / f"{n}.wav", tone(seconds, hz=200 + 40 * n), 22_050)
-        said = (own + 1) % len(labels) if n < wrong else own
+        predicted = (actual + 1) % len(labels) if n < wrong else actual
         probabilities = np.full(len(labels), 0.4 - 0.01 * n) / (len(labels) - 1)
-        probabilities[said] = 0.6 + 0.01 * n
-        rows.append([clip, labels[own], labels[said], *probabilities])
-        table.append([clip, labels[own], f"{n}.wav"])
+        probabilities[predicted] = 0.6 + 0.01 * n
+        rows.append([clip, labels[actual], labels[predicted], *probabilities])
+        table.append([clip, labels[actual], f"{n}.wav"])
     pd.DataFrame(table, columns=["clip", "label", "path"]).to_csv(raw / "clips.csv", index=False)
     (raw / "source.json").write_text('{"source": "folder", "id": "<my> clips", "licence": "unknown"}')
     accuracy = 1 - wrong / clips
+    low, high = max(0.0, accuracy - 0.1), min(1.0, accuracy + 0.1)
+    baselines = {"majority": 1 / len(labels), "spectrum": 0.35}
     return {
         "metrics": {
             "accuracy": accuracy,
             "macro_f1": accuracy,
-            "loss": 0.5,
+            "log_loss": 0.5,
             "top_2_accuracy": 1.0,
             "calibration_error": 0.1,
-            "window_accuracy": 0.5,
-            "baseline": {"majority": 1 / len(labels), "spectrum": 0.35},
-            "n": clips,
+            "window_accuracy": 0.45,
+            "baselines": baselines,
+            "beats_baselines": compare_with_baselines(accuracy, low, baselines),
             "selected_on": "validation",
-            "accuracy_interval_95": [max(0.0, accuracy - 0.1), min(1.0, accuracy + 0.1)],
+            "n_clips": clips,
+            "accuracy_interval_95": [low, high],
             "interval_of": "groups",
-            "per_label": [{"label": label, "precision": 0.5, "recall": 0.25, "f1": 1 / 3, "n": 2} for label in labels],
+            "per_label": [
+                {"label": label, "precision": 0.5, "recall": 0.25, "f1": 1 / 3, "n_clips": 2} for label in labels
+            ],
             "reliability": [
-                {"low": low / 10, "high": low / 10 + 0.1, "confidence": None, "accuracy": None, "n": 0}
+                {"low": low / 10, "high": low / 10 + 0.1, "confidence": None, "accuracy": None, "n_clips": 0}
                 if low < 6
-                else {"low": low / 10, "high": low / 10 + 0.1, "confidence": low / 10 + 0.05, "accuracy": 0.7, "n": 3}
+                else {
+                    "low": low / 10,
+                    "high": low / 10 + 0.1,
+                    "confidence": low / 10 + 0.05,
+                    "accuracy": 0.7,
+                    "n_clips": 3,
+                }
                 for low in range(10)
             ],
         },
@@ -124,142 +152,257 @@ def made_up(folder: Path, labels: list[str], clips: int, wrong: int, seconds: fl
     }
 
 
-def written(folder: Path, **arguments: Any) -> str:
-    report.write_report(folder / "report.html", **arguments)
+def render_report(folder: Path, content: dict[str, Any]) -> str:
+    """Write the report, and return it."""
+    write_report(folder / "report.html", **content)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("report")
-    arguments = made_up(folder, [ODD, "R&B, soul", "None"], clips=20, wrong=14)
-    report.write_report(folder / "report.html", **arguments)
-    return folder / "report.html", arguments
+def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The content of the example. Read it, or copy it; do not change it."""
+    return make_content(tmp_path_factory.mktemp("content"), [MARKUP, "R&B, soul", "None"], clips=20, wrong=N_ERRORS)
 
 
-def data_of(addresses: list[str], kind: str) -> list[bytes]:
-    assert all(address.startswith(f"data:{kind};base64,") for address in addresses)
+@pytest.fixture(scope="module")
+def simple_content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The content of a report without errors, which is faster. Read it, or copy it; do not change it."""
+    return make_content(tmp_path_factory.mktemp("simple"), ["x", "y"], clips=4, wrong=0)
+
+
+@pytest.fixture(scope="module")
+def example(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A report, as HTML."""
+    return render_report(tmp_path_factory.mktemp("report"), content)
+
+
+@pytest.fixture(scope="module")
+def page(example: str) -> Page:
+    return Page(example)
+
+
+def decode_data(addresses: list[str], media_type: str) -> list[bytes]:
+    """Return what data URLs of this type contain."""
+    assert all(address.startswith(f"data:{media_type};base64,") for address in addresses)
     return [base64.b64decode(address.split(",")[1], validate=True) for address in addresses]
 
 
-def test_report_is_whole_well_formed_and_needs_nothing_else(example: tuple[Path, dict[str, Any]]) -> None:
-    page = Page(example[0].read_text(encoding="utf-8"))
+def figures_of(page: Page) -> list[ElementTree.Element]:
+    """Return the SVG figures, each of which must be well-formed."""
+    sources = [image["src"] for image in page.find_all("img") if image.get("class") == "figure"]
+    return [ElementTree.fromstring(svg) for svg in decode_data(sources, "image/svg+xml")]
+
+
+def spectrograms_of(page: Page) -> list[bytes]:
+    """Return the PNG files of the errors."""
+    sources = [image["src"] for image in page.find_all("img") if image.get("class") != "figure"]
+    return decode_data(sources, "image/png")
+
+
+def recordings_of(page: Page) -> list[bytes]:
+    """Return the MP3 files of the errors."""
+    return decode_data([sound["src"] for sound in page.find_all("audio")], "audio/mpeg")
+
+
+def test_html_is_well_formed(page: Page) -> None:
     assert page.stray == page.open == []
-    assert page.all("script") == []
-    loaded = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
-    assert all(value.startswith(("data:", "#")) for value in loaded)
-    styles = re.findall(r"<style>.*?</style>", example[0].read_text(encoding="utf-8"), re.DOTALL)
-    assert "url(" not in styles[0]
-    assert "@import" not in styles[0]
+    assert page.find_all("html") == [{"lang": "en"}]
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(set(ids)) == len(ids) == 7
-    assert {value[1:] for value in loaded if value.startswith("#")} == set(ids)
-    assert page.all("html") == [{"lang": "en"}]
+
+
+def test_report_needs_no_other_file(example: str, page: Page) -> None:
+    assert page.find_all("script") == []
+    loaded = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert all(value.startswith(("data:", "#")) for value in loaded)
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {value[1:] for value in loaded if value.startswith("#")} == ids
+    [styles] = re.findall(r"<style>.*?</style>", example, re.DOTALL)
+    assert "url(" not in styles
+    assert "@import" not in styles
+
+
+def test_headings_skip_no_level(page: Page) -> None:
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
-    assert all(picture["alt"] for picture in page.all("img"))
-    assert all(chart["role"] == "img" and chart["aria-label"] for chart in page.all("svg"))
-    assert len(page.all("svg")) == 3
 
 
-def test_numbers_and_words_are_those_of_the_result(example: tuple[Path, dict[str, Any]]) -> None:
-    text = " ".join(Page(example[0].read_text(encoding="utf-8")).text.split())
-    assert "6 of 20 test clips got their own label: accuracy 0.300." in text
-    assert "0.20 to 0.40 (95% interval, over groups of clips that belong together)" in text
-    assert "That is less than what statistics of the spectrum alone tell (0.350)" in text
-    assert "epoch 2, the first of those with the highest accuracy on the validation clips" in text
-    assert "recording 1 of 20" in text
-    assert "artist 2 of 19; of 1 it is not known" in text
-    assert "Of the 14 wrong answers, the 12 that the model was surest of." in text
+def test_images_have_descriptions(page: Page) -> None:
+    assert len(figures_of(page)) == 3
+    assert len(page.find_all("img")) == 3 + MAX_ERRORS
+    assert all(image["alt"] for image in page.find_all("img"))
+    assert all(region["aria-label"] for _, region in page.tags if region.get("role") == "region")
 
 
-def test_surest_errors_come_first_and_can_be_heard_and_seen(example: tuple[Path, dict[str, Any]]) -> None:
-    page = Page(example[0].read_text(encoding="utf-8"))
-    assert [sound["aria-label"] for sound in page.all("audio")] == [f"clip & {n}" for n in range(13, 1, -1)]
-    for n, mp3 in zip(range(13, 1, -1), data_of([sound["src"] for sound in page.all("audio")], "audio/mpeg")):
+def test_figures_need_no_other_file(page: Page) -> None:
+    for figure in figures_of(page):
+        assert list(figure.iter("{http://www.w3.org/2000/svg}script")) == []
+        links = [value for element in figure.iter() for name, value in element.attrib.items() if name.endswith("href")]
+        assert all(link.startswith(("data:", "#")) for link in links)
+
+
+def test_numbers_are_those_of_content(page: Page) -> None:
+    assert "6 of 20 test clips were classified correctly: accuracy 0.300." in page.text
+    assert "0.20 to 0.40 (over groups of clips that belong together)" in page.text
+    assert "epoch 2, the first with the highest accuracy on the validation clips" in page.text
+    assert "recording 1 of 20" in page.text
+    assert "artist 2 of 19; unknown for 1" in page.text
+    assert "12 of 14 errors, the most confident first." in page.text
+    assert "9 clips to train, 0 to validate, 20 to test; split: grouped, seed 1." in page.text
+    assert "0.9 to 1.0 0.950 0.700 3" in page.text
+    assert "R&B, soul 2 0.50 0.25 0.33" in page.text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence"),
+    [
+        ("yes", "The interval is above the better baseline (0.500)."),
+        ("not significantly", "The accuracy is above the better baseline (0.500), but the interval includes it"),
+        ("no", "The accuracy is not above the better baseline (0.500)."),
+    ],
+)
+def test_outcome_of_baselines(simple_content: dict[str, Any], tmp_path: Path, outcome: str, sentence: str) -> None:
+    metrics = simple_content["metrics"] | {"beats_baselines": outcome}
+    text = Page(render_report(tmp_path, simple_content | {"metrics": metrics})).text
+    assert sentence in text
+    assert text.count("better baseline") == 1
+
+
+def test_every_metric_is_listed(content: dict[str, Any], page: Page) -> None:
+    numbers = {name: value for name, value in content["metrics"].items() if isinstance(value, float)}
+    assert len(numbers) == 6
+    for name, value in numbers.items():
+        assert f"{name.replace('_', ' ')} {value:.3f}" in page.text
+
+
+def test_new_metric_is_listed(simple_content: dict[str, Any], page: Page, tmp_path: Path) -> None:
+    assert "error rate" not in page.text
+    metrics = simple_content["metrics"] | {"error_rate": 0.7}
+    assert "error rate 0.700" in Page(render_report(tmp_path, simple_content | {"metrics": metrics})).text
+
+
+def test_window_accuracy_is_optional(simple_content: dict[str, Any], page: Page, tmp_path: Path) -> None:
+    assert "window accuracy 0.450" in page.text
+    metrics = {name: value for name, value in simple_content["metrics"].items() if name != "window_accuracy"}
+    assert "window accuracy" not in Page(render_report(tmp_path, simple_content | {"metrics": metrics})).text
+
+
+def test_errors_are_most_confident_first(page: Page) -> None:
+    """Each has its recording, of which this finds the frequency, and its spectrogram."""
+    errors = range(N_ERRORS - 1, N_ERRORS - 1 - MAX_ERRORS, -1)
+    assert [sound["aria-label"] for sound in page.find_all("audio")] == [f"clip & {n}" for n in errors]
+    for n, mp3 in zip(errors, recordings_of(page)):
         samples, sampling_rate = soundfile.read(io.BytesIO(mp3))
         assert samples.shape == (22_050,)
         assert sampling_rate == 22_050
-        assert abs(np.fft.rfft(samples)).argmax() == 200 + 40 * n  # Hz: the right recording, one second of it
-    for png in data_of([picture["src"] for picture in page.all("img")], "image/png"):
-        assert Image.open(io.BytesIO(png)).size == report.PICTURE_SIZE
+        assert abs(np.fft.rfft(samples)).argmax() == 200 + 40 * n  # Hz, because it is one second
+    for png in spectrograms_of(page):
+        assert Image.open(io.BytesIO(png)).size == SPECTROGRAM_SIZE
 
 
-def test_same_content_gives_the_same_bytes(example: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    file, arguments = example
-    assert written(tmp_path, **arguments) == file.read_text(encoding="utf-8")
+def test_equal_errors_keep_order() -> None:
+    rows = [["a", "x", "x", 0.9, 0.1], ["b", "x", "y", 0.3, 0.7], ["c", "y", "x", 0.8, 0.2], ["d", "x", "y", 0.3, 0.7]]
+    predictions = pd.DataFrame(rows, columns=["clip", "label", "prediction", "x", "y"])
+    assert select_errors(predictions)["clip"].tolist() == ["c", "b", "d"]
 
 
-def test_names_are_text_never_markup(example: tuple[Path, dict[str, Any]]) -> None:
-    page = example[0].read_text(encoding="utf-8")
-    assert "<b>" not in page
-    assert "<my>" not in page
-    assert html.escape(ODD) in page.replace("&#34;", "&quot;")
-    assert ODD in Page(page).text
+def test_actual_label_is_always_listed(tmp_path: Path) -> None:
+    """Of the others, the five highest are, if they are at least 0.01."""
+    soundfile.write(tmp_path / "a.wav", tone(0.5), 22_050)
+    values = {"t": 0.001, "u": 0.009, "v": 0.05, "w": 0.06, "x": 0.08, "y": 0.1, "z": 0.7}
+    row = pd.Series({"clip": "a", "label": "t", "prediction": "z", **values})
+    error = describe_error(row, tmp_path / "a.wav")
+    assert list(error["probabilities"]) == ["z", "y", "x", "w", "v", "t"]
+    assert len(error["probabilities"]) == MAX_PROBABILITIES + 1
+    assert error["probabilities"]["t"] == 0.001
+    assert error["seconds"] == pytest.approx(0.5)
+    row["v"], row["w"] = 0.009, 0.009
+    assert list(describe_error(row, tmp_path / "a.wav")["probabilities"]) == ["z", "y", "x", "t"]
 
 
-def test_no_errors_are_said_to_be_none(tmp_path: Path) -> None:
-    arguments = made_up(tmp_path, ["x", "y"], clips=4, wrong=0)
-    arguments["metrics"] |= {"selected_on": "test", "accuracy_interval_95": [0.51, 1.0]}
-    del arguments["metrics"]["window_accuracy"]  # only where clips are cut into windows
-    text = " ".join(Page(written(tmp_path, **arguments)).text.split())
-    assert "None: every test clip got its own label." in text
-    assert "0.350), and so is all of the interval" in text
-    assert "chosen on these same test clips, so the accuracy is optimistic" in text
-    assert "single windows" not in text
+def test_same_content_gives_same_bytes(example: str, content: dict[str, Any], tmp_path: Path) -> None:
+    assert render_report(tmp_path, content) == example
 
 
-def test_fifty_labels_short_clips_and_one_epoch(tmp_path: Path) -> None:
+def test_names_are_not_markup(example: str, page: Page) -> None:
+    assert "<b>" not in example
+    assert "<my>" not in example
+    assert html.escape(MARKUP) in example.replace("&#34;", "&quot;")
+    assert MARKUP in page.text
+    texts = ["".join(text.itertext()).strip() for text in figures_of(page)[1].iter("{http://www.w3.org/2000/svg}text")]
+    assert texts.count(MARKUP) == 2
+
+
+def test_report_without_errors(simple_content: dict[str, Any], tmp_path: Path) -> None:
+    metrics = simple_content["metrics"] | {"accuracy_interval_95": [0.51, 1.0], "interval_of": "clips"}
+    page = Page(render_report(tmp_path, simple_content | {"metrics": metrics}))
+    assert "None: all test clips were classified correctly." in page.text
+    assert "0.51 to 1.00. The interval is above the better baseline (0.500)." in page.text
+    assert "over groups" not in page.text
+    assert page.find_all("audio") == []
+
+
+@pytest.mark.parametrize(("selected_on", "optimistic"), [("validation", False), ("test", True)])
+def test_selection_on_test_is_disclosed(
+    simple_content: dict[str, Any], tmp_path: Path, selected_on: str, optimistic: bool
+) -> None:
+    metrics = simple_content["metrics"] | {"selected_on": selected_on}
+    text = Page(render_report(tmp_path, simple_content | {"metrics": metrics})).text
+    assert ("the accuracy is optimistic" in text) == optimistic
+    assert f"the first with the highest accuracy on the {selected_on} clips" in text
+
+
+@pytest.mark.slow
+def test_fifty_labels_fit(tmp_path: Path) -> None:
+    """The clips are short, and there is one epoch."""
     labels = [f"label {n}" for n in range(50)]
-    arguments = made_up(tmp_path, labels, clips=50, wrong=3, seconds=0.01)
-    arguments["epochs"] = arguments["epochs"].iloc[:1]
-    page = Page(written(tmp_path, **arguments))
+    content = make_content(tmp_path, labels, clips=50, wrong=3, seconds=0.01)
+    content["epochs"] = content["epochs"].iloc[:1]
+    page = Page(render_report(tmp_path, content))
     assert page.stray == page.open == []
-    assert "The 3 wrong answers, the surest first." in " ".join(page.text.split())
-    assert len(page.all("audio")) == 3
-    assert len(page.all("td")) > 2500
+    assert "3 of 3 errors, the most confident first." in page.text
+    assert len(page.find_all("audio")) == 3
+    confusion = figures_of(page)[1]
+    texts = ["".join(text.itertext()).strip() for text in confusion.iter("{http://www.w3.org/2000/svg}text")]
+    assert all(texts.count(label) == 2 for label in labels)
+    assert texts.count("1") == 50  # one number for each clip
+    assert float(confusion.attrib["width"].removesuffix("pt")) > 1000
 
 
-def test_twelve_long_clips_would_stay_small(tmp_path: Path) -> None:
-    arguments = made_up(tmp_path, ["x", "y"], clips=3, wrong=3)
+def test_report_stays_small(tmp_path: Path) -> None:
+    """Loud noise is the worst case of both MP3 and PNG."""
+    content = make_content(tmp_path, ["x", "y"], clips=3, wrong=3)
     noise = np.random.default_rng(0).uniform(-0.9, 0.9, (15 * 44_100, 2)).astype(np.float32)
-    for n in range(3):  # the worst there is for both MP3 and PNG
-        soundfile.write(arguments["raw"] / f"{n}.wav", noise, 44_100)
-    page = written(tmp_path, **arguments)
-    assert len(page) * report.WORST / 3 < 2_500_000
-    for mp3 in data_of([sound["src"] for sound in Page(page).all("audio")], "audio/mpeg"):
-        assert soundfile.info(io.BytesIO(mp3)).duration == pytest.approx(report.SECONDS)
+    for n in range(3):
+        soundfile.write(content["raw"] / f"{n}.wav", noise, 44_100)
+    report = render_report(tmp_path, content)
+    assert len(report) * MAX_ERRORS / 3 < 2_500_000
+    for mp3 in recordings_of(Page(report)):
+        assert soundfile.info(io.BytesIO(mp3)).duration == pytest.approx(CLIP_SECONDS)
 
 
-def test_recordings_go_neither_into_git_nor_to_the_hub(finished: Path) -> None:
-    made = finished / "metrics/report.html"
-    assert Page(made.read_text(encoding="utf-8")).all("h1") == [{}]
+@pytest.mark.slow
+def test_recordings_are_not_published(finished: Path) -> None:
+    """The report contains copies of recordings, so it goes neither into git nor to the Hub."""
+    report = finished / "metrics/report.html"
+    assert Page(report.read_text(encoding="utf-8")).find_all("h1") == [{}]
     assert "metrics/report.html" not in git(finished, "ls-files").split()
     assert git(finished, "check-ignore", "metrics/report.html").strip() == "metrics/report.html"
     assert list((finished / "models/published").glob("*.html")) == []
 
 
-def test_silence_has_a_picture_too() -> None:
-    assert report.draw_spectrogram(np.zeros(10, np.float32)).startswith(b"\x89PNG")
-
-
-def test_browser_opens_it_without_complaint(example: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_browser_opens_report(example: str, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
         pytest.skip("no chromium on the path")
-    page = example[0].read_text(encoding="utf-8")
-    probed = tmp_path / "probed.html"
-    # The page allows itself no script; the probe is one.
-    probed.write_text(page.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'") + PROBE)
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    tell = ["--enable-logging=stderr", "--window-size=500,800", "--virtual-time-budget=10000", "--dump-dom"]
-    done = subprocess.run(
-        [chromium, *quiet, *tell, probed.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    file = tmp_path / "report.html"
+    # The page allows no script; the probe is one.
+    file.write_text(example.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'") + PROBE)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    options += ["--enable-logging=stderr", "--window-size=500,800", "--virtual-time-budget=10000", "--dump-dom"]
+    done = subprocess.run([chromium, *options, file.as_uri()], capture_output=True, text=True, timeout=60)
     assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
-    title = html.unescape(re.search("<title>(.*?)</title>", done.stdout)[1])
-    assert title == '{"sounds":[' + ",".join(['"1.0"'] * 12) + '],"pictures":true,"tooWide":false}'
+    found = json.loads(html.unescape(re.search("<title>(.*?)</title>", done.stdout)[1]))
+    assert found == {"sounds": ["1.0"] * MAX_ERRORS, "images": True, "tooWide": False}

@@ -1,11 +1,9 @@
-"""The real Hugging Face clients, each in a process of its own, against the local Hub."""
+"""The local Hub with the real Hugging Face clients, each in a new process."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from local_hub import Fault, LocalHub
+
+from fakes.fork_server import run_python
+from fakes.hub.server import Fault, LocalHub
+
+pytestmark = pytest.mark.slow
 
 MIB = 1 << 20
 PRELUDE = """
@@ -82,15 +84,10 @@ def hub(tmp_path: Path) -> Iterator[LocalHub]:
 def run(hub: LocalHub, home: Path, code: str, token: str | None = None, **settings: str) -> dict[str, Any]:
     """Run client code in a new process and return the ``result`` it leaves."""
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "FOLDER": "", "REVISION": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", f"{PRELUDE}\n{code}\nprint(json.dumps(result))"],
-        env=hub.env(home, token) | quiet | settings,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    program = f"{PRELUDE}\n{code}\nprint(json.dumps(result))"
+    status, output = run_python("-c", program, env=hub.env(home, token) | quiet | settings)
+    assert status == 0, output
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found
 
 
@@ -206,7 +203,7 @@ attempt("nowhere", lambda: list(api.list_repo_tree("ann/pages", "nowhere", repo_
 """
 
 
-def test_commit_ids_and_listings_in_pages(hub: LocalHub, tmp_path: Path) -> None:
+def test_listings_in_pages(hub: LocalHub, tmp_path: Path) -> None:
     files: dict[str, bytes | Path | None] = {f"data/{n}.txt": b"%d" % n for n in range(5)}
     sha = hub.commit("dataset", "ann/pages", files, message="Add")
     with LocalHub(tmp_path / "other") as other:
@@ -225,14 +222,14 @@ def test_commit_ids_and_listings_in_pages(hub: LocalHub, tmp_path: Path) -> None
 
 def fetch(url: str, **headers: str) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
-            return answer.status, answer.read()
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as response:
+            return response.status, response.read()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, b""
 
 
-def test_parts_of_files_and_signed_links(hub: LocalHub) -> None:
+def test_signed_links(hub: LocalHub) -> None:
     hub.commit("model", "ann/m", {"a.txt": b"0123456789", "a.bin": b"binary"})
     url = f"{hub.url}/ann/m/resolve/main/a.txt"
     assert fetch(url) == (200, b"0123456789")
@@ -282,7 +279,7 @@ attempt("missing", load_dataset, "ann/none")
 """
 
 
-def test_parquet_data_set(hub: LocalHub, tmp_path: Path) -> None:
+def test_data_set(hub: LocalHub, tmp_path: Path) -> None:
     shards = {f"data/train-0000{n}-of-00002.parquet": parquet(10 * n, 10) for n in range(2)}
     sha = hub.commit("dataset", "ann/tracks", {"README.md": README.encode(), **shards})
     found = run(hub, tmp_path / "home", DATA_SET, REVISION=sha)
@@ -312,7 +309,7 @@ result["loaded"].append(load("ann/pickled", cache_dir=folder / "cache"))
 """
 
 
-def test_transformers_models(hub: LocalHub, tmp_path: Path) -> None:
+def test_models(hub: LocalHub, tmp_path: Path) -> None:
     online = run(hub, tmp_path / "home", MODELS, "hf_ann", FOLDER=str(tmp_path / "models"))
     assert online["loaded"] == pytest.approx([online["made"]] * 3)
     assert online["ann/safe"] == online["ann/pickled"] == "audio-spectrogram-transformer"
@@ -334,7 +331,7 @@ attempt("info", lambda: api.model_info("ann/gated").gated)
 """
 
 
-def test_private_and_gated_repositories(hub: LocalHub, tmp_path: Path) -> None:
+def test_access(hub: LocalHub, tmp_path: Path) -> None:
     for name in ("open", "private", "gated"):
         hub.commit("model", f"ann/{name}", {"a.txt": name.encode()})
     hub.private.add("ann/private")

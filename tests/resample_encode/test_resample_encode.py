@@ -1,107 +1,119 @@
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import error_of, set_params, write_clips
 from datasets import load_from_disk
-from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+from helpers import digests, set_params, user_error, write_clips
+from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    HubertConfig,
+    PreTrainedConfig,
+    Wav2Vec2FeatureExtractor,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+)
 
-from stages.common import audio
-from stages.download import download_dataset
-from stages.resample_encode import main, ordered
+from stages.common.audio import load_audio
+from stages.common.paths import BASE, CLIPS, ENCODED, RAW
+from stages.common.tables import read_json
+from stages.download.__main__ import download_dataset
+from stages.resample_encode.__main__ import main
 
-EXTRACTORS = {
-    "waveform": Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=True),
-    "whisper": WhisperFeatureExtractor(feature_size=8, chunk_length=2),
-    "ast": ASTFeatureExtractor(num_mel_bins=16, max_length=64),
+WAVEFORM = Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=True)
+BASES = {
+    "waveform": (WAVEFORM, HubertConfig()),
+    "whisper": (WhisperFeatureExtractor(feature_size=8, chunk_length=2), WhisperConfig()),
+    "ast": (ASTFeatureExtractor(num_mel_bins=16, max_length=64), ASTConfig()),
 }
 
 
-def put(workspace: Path, extractor: Any, **params: Any) -> None:
-    """Clips of mixed lengths, and a base model of which this stage needs the preprocessor config alone."""
+def prepare(workspace: Path, extractor: Any = WAVEFORM, config: PreTrainedConfig | None = None, **params: Any) -> None:
+    """Write clips of several lengths, and the configs of a base model, whose weights are not needed."""
     clips = write_clips(workspace / "clips", number=2, seconds=1.0)
     write_clips(clips, labels=("c",), number=2, seconds=2.5)
     set_params(workspace, {"download.dataset": {"source": "folder", "path": "clips", "max_rejected": 0}})
     set_params(workspace, {f"resample_encode.{key}": value for key, value in params.items()})
     download_dataset()
-    extractor.save_pretrained("models/base")
-    Path("models/base/config.json").write_text("{}")
+    extractor.save_pretrained(BASE)
+    (config or HubertConfig()).save_pretrained(BASE)
 
 
-def digests() -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in Path("data/encoded").iterdir()}
-
-
-@pytest.mark.parametrize("kind", list(EXTRACTORS))
-def test_rows_are_the_feature_extractor_s_own_output_in_float16(workspace: Path, kind: str) -> None:
-    extractor = EXTRACTORS[kind]
-    put(workspace, extractor, feature_extractor={}, max_seconds=2.0)
+@pytest.mark.parametrize("kind", list(BASES))
+def test_rows_are_feature_extractor_output(workspace: Path, kind: str) -> None:
+    extractor, config = BASES[kind]
+    prepare(workspace, extractor, config, feature_extractor={}, max_seconds=2.0)
     main()
-    rows = load_from_disk("data/encoded")
-    key = extractor.model_input_names[0]
-    assert rows.column_names == ["clip", "label", key]
-    assert "float16" in str(rows.features[key])
+    rows = load_from_disk(ENCODED)
+    column = extractor.model_input_names[0]
+    assert rows.column_names == ["clip", "label", column]
+    assert "float16" in str(rows.features[column])
     assert rows["clip"] == ["a.00000", "a.00001", "b.00000", "b.00001", "c.00000", "c.00001"]
     assert [rows.features["label"].int2str(label) for label in rows["label"]] == list("aabbcc")
     for row in rows.with_format("numpy"):
         label = rows.features["label"].int2str(int(row["label"]))
-        samples = audio.load(Path(f"data/raw/audio/{label}/{row['clip']}.wav"), 16_000)[:32_000]
-        own = extractor(samples, sampling_rate=16_000, return_tensors="np")[key][0]
-        assert own.shape == row[key].shape
-        np.testing.assert_array_equal(own.astype(np.float16), row[key].astype(np.float16))
+        samples = load_audio(RAW / f"audio/{label}/{row['clip']}.wav", 16_000)[:32_000]
+        expected = extractor(samples, sampling_rate=16_000, return_tensors="np")[column][0]
+        assert expected.shape == row[column].shape
+        np.testing.assert_array_equal(expected.astype(np.float16), row[column].astype(np.float16))
 
 
-def test_a_second_run_writes_the_same_bytes_whatever_the_workers(workspace: Path) -> None:
-    put(workspace, EXTRACTORS["waveform"], workers=1)
+def test_workers_change_no_bytes(workspace: Path) -> None:
+    prepare(workspace, workers=1)
     main()
-    first = digests()
+    expected = digests(ENCODED)
     set_params(workspace, {"resample_encode.workers": 3})
     main()
-    assert digests() == first
+    assert digests(ENCODED) == expected
 
 
-def test_settings_of_the_feature_extractor_go_along(workspace: Path) -> None:
-    put(workspace, EXTRACTORS["waveform"], feature_extractor={"do_normalize": False})
+def test_feature_extractor_settings(workspace: Path) -> None:
+    prepare(workspace, feature_extractor={"do_normalize": False})
     main()
-    assert json.loads(Path("data/encoded/preprocessor_config.json").read_text())["do_normalize"] is False
-    row = load_from_disk("data/encoded").with_format("numpy")[0]["input_values"]
+    assert read_json(ENCODED / "preprocessor_config.json")["do_normalize"] is False
+    row = load_from_disk(ENCODED).with_format("numpy")[0]["input_values"]
     assert np.abs(row).max() == pytest.approx(0.3, abs=0.01)
 
 
-def test_a_setting_that_the_feature_extractor_lacks_is_refused(workspace: Path) -> None:
-    put(workspace, EXTRACTORS["waveform"], feature_extractor={"do_normalise": True})
-    assert "resample_encode.feature_extractor.do_normalise: Wav2Vec2FeatureExtractor has no" in error_of(main)
+def test_unknown_feature_extractor_setting_refused(workspace: Path) -> None:
+    prepare(workspace, feature_extractor={"do_normalise": True})
+    assert user_error(main).key == "resample_encode.feature_extractor.do_normalise"
 
 
-def test_a_clip_too_short_for_the_model_or_too_loud_for_float16_is_named(workspace: Path) -> None:
-    put(workspace, EXTRACTORS["waveform"], feature_extractor={"do_normalize": False})
-    Path("models/base/config.json").write_text('{"conv_kernel": [10, 3], "conv_stride": [5, 2]}')
-    file = Path("data/raw/audio/b/b.00001.wav")
+def test_encoding_json_has_the_params(workspace: Path) -> None:
+    prepare(workspace, feature_extractor={"do_normalize": False}, max_seconds=2.0, workers=1)
+    main()
+    assert read_json(ENCODED / "encoding.json") == {
+        "max_seconds": 2.0,
+        "feature_extractor": {"do_normalize": False},
+        "cache": "input",
+        "precision": "fp32",
+    }
+
+
+def test_too_short_clip_refused(workspace: Path) -> None:
+    prepare(workspace, config=HubertConfig(conv_dim=[8, 8], conv_kernel=[10, 3], conv_stride=[5, 2]))
+    file = RAW / "audio/b/b.00001.wav"
     soundfile.write(file, np.full(20, 0.1), 22_050)
-    message = error_of(main)
-    assert "b.00001.wav" in message
-    assert "the model needs 20 at least" in message
+    error = user_error(main)
+    assert error.file == str(file)
+    assert "the model needs at least 20" in str(error)
+    assert not ENCODED.exists()
+
+
+def test_too_loud_clip_refused(workspace: Path) -> None:
+    prepare(workspace, feature_extractor={"do_normalize": False})
+    file = RAW / "audio/b/b.00001.wav"
     soundfile.write(file, np.full(20_000, 1e5), 22_050, subtype="FLOAT")
-    assert "b.00001.wav: samples too large for float16" in error_of(main)
-    assert not Path("data/encoded").exists()
+    error = user_error(main)
+    assert error.file == str(file)
+    assert "samples too large for float16" in str(error)
+    assert not ENCODED.exists()
 
 
-def test_before_download_it_says_what_to_run(workspace: Path) -> None:
-    assert "data/raw/clips.csv is missing; run dvc repro" in error_of(main)
-
-
-def test_no_more_than_two_results_a_worker_wait() -> None:
-    started, done = 0, 0
-
-    def work(item: int) -> int:
-        nonlocal started
-        started += 1
-        assert started - done <= 2 * 3 + 1
-        return item
-
-    for done, item in enumerate(ordered(work, range(50), workers=3), start=1):
-        assert item == done - 1
+def test_missing_clips_refused(workspace: Path) -> None:
+    error = user_error(main)
+    assert error.file == str(CLIPS)
+    assert "run dvc repro" in str(error)

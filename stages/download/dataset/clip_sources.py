@@ -1,41 +1,36 @@
-"""Where labelled clips come from. Each source is its own piece of `download.dataset` in params.yaml.
+"""Sources of labelled clips, one class for each value of download.dataset.source in params.yaml.
 
-`fetch(audio)` of a source puts the files at audio/<label>/<clip>.<ext> and says what it left out; whether a file
-can be decoded is not its business.
+The method `fetch(folder)` of a source writes the files to <folder>/<label>/<clip>.<ext> and reports what it left
+out. It does not decode them.
 """
 
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-import soundfile
 from pydantic import Field
 from tqdm import tqdm
 
-from stages.common import archives, composer
 from stages.common.audio import EXTENSIONS
+from stages.common.errors import UserError
 from stages.common.hub_id import HubId
-from stages.common.stage import Number, Section, StageError
+from stages.common.params import Number, Section
+from stages.download.dataset import archives, parquet
+from stages.download.dataset.selection import is_audio, select_clips, target_path
 
-if TYPE_CHECKING:
-    from datasets import DatasetBuilder
-
-HIDDEN = "hidden file"  # the reason for rejecting one
-# How the formats that libsndfile reads begin; MP3 has no one beginning.
-MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", b".snd": ".au"}
+COPIES = 2  # of each clip on disk: data/raw and DVC's cache
 
 
 class Fetched(NamedTuple):
-    """What a source brought.
+    """What a source returns.
 
-    files: where each was put -> its path inside the data set, in the data set's own order.
-    rejected: (path, reason) of what is no clip: hidden, no audio, a double name.
+    files: path on disk -> path inside the data set, in the data set's order.
+    rejected: (path, reason) of files that are no clips: hidden, not audio, duplicate names.
     origin: source, id, revision, licence; it becomes source.json.
-    unreadable: (path, reason) of what should be a clip.
+    unreadable: (path, reason) of files that should be clips.
     """
 
     files: dict[Path, str]
@@ -44,217 +39,157 @@ class Fetched(NamedTuple):
     unreadable: list[tuple[str, str]]
 
 
-class Candidate(NamedTuple):
-    """A file of a data set that could be a clip: path inside the data set, label, and file name."""
+class ClipSource(Section):
+    """What all sources share."""
 
-    path: str
-    label: str
-    name: str
+    max_rejected: Number = Field(
+        0.0, ge=0, le=1, description="Stop if more than this share of the clips cannot be decoded or is silent."
+    )
+    originals: str | None = Field(
+        None, description="CSV file with the columns clip and md5, to count the unmodified originals; null: none."
+    )
+
+    def find_obstacles(self) -> Iterator[UserError]:
+        """Check that files and folders exist and that the disk has space for the clips."""
+        if self.originals and not Path(self.originals).is_file():
+            yield UserError(f"no file {self.originals}", key="download.dataset.originals")
 
 
-class _Source(Section):
-    max_rejected: Number = Field(ge=0, le=1)
-    originals: str | None = None  # a CSV with the columns clip and md5, to compare the files with; never an error
+def _check_space(needed: int, key: str) -> Iterator[UserError]:
+    free = shutil.disk_usage(".").free
+    if COPIES * needed > free:
+        yield UserError(
+            f"the clips and DVC's copy of them need {COPIES * needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free "
+            "some space",
+            key=key,
+        )
 
 
-class Procedural(_Source):
-    """Music composed from a seed: the embedded demo data."""
+class SyntheticClips(ClipSource):
+    """Music composed from a seed: the demo's data."""
 
-    source: Literal["procedural"]
-    clips_per_label: int = Field(ge=1)
-    seconds: Number = Field(gt=0)
-    seed: int = Field(ge=0, lt=2**32)
+    source: Literal["synthetic"]
+    clips_per_label: int = Field(120, ge=1, description="Number of clips for each of the ten genres.")
+    seconds: Number = Field(5, gt=0, description="Length of a clip.")
+    seed: int = Field(1, ge=0, lt=2**32, description="Another seed composes other clips.")
 
-    def fetch(self, audio: Path) -> Fetched:
+    def find_obstacles(self) -> Iterator[UserError]:
+        """Check that files and folders exist and that the disk has space for the clips."""
+        yield from super().find_obstacles()
+        # Ten genres, 22,050 Hz, two bytes a sample.
+        yield from _check_space(round(10 * self.clips_per_label * self.seconds * 22_050 * 2), "download.dataset")
+
+    def fetch(self, folder: Path) -> Fetched:
+        """Compose the clips."""
+        from stages.download.dataset import synthetic_music
+
+        genres = synthetic_music.GENRES
         jobs = [
-            (audio / genre / f"{genre}.{number:05d}.wav", genre, self.seconds, [self.seed, index, number])
-            for index, genre in enumerate(composer.GENRES)
+            (folder / genre / f"{genre}.{number:05d}.wav", genre, self.seconds, [self.seed, index, number])
+            for index, genre in enumerate(genres)
             for number in range(self.clips_per_label)
         ]
-        for genre in composer.GENRES:
-            (audio / genre).mkdir(parents=True)
+        for genre in genres:
+            (folder / genre).mkdir(parents=True)
         with ProcessPoolExecutor() as pool:
-            files = list(tqdm(pool.map(_compose, *zip(*jobs), chunksize=16), "compose", len(jobs), unit="clip"))
-        origin = {"source": "procedural", "id": "procedurally composed music", "seed": self.seed, "licence": "cc0-1.0"}
+            written = pool.map(synthetic_music.write_clip, *zip(*jobs), chunksize=16)
+            files = list(tqdm(written, "compose", len(jobs), unit="clip"))
+        origin = {"source": "synthetic", "id": "synthetic music", "seed": self.seed, "licence": "cc0-1.0"}
         return Fetched({file: f"{file.parent.name}/{file.name}" for file in files}, [], origin, [])
 
 
-def _compose(file: Path, genre: str, seconds: float, seed: list[int]) -> Path:
-    soundfile.write(file, composer.compose(genre, seconds, seed), composer.SAMPLING_RATE, subtype="PCM_16")
-    return file
-
-
-class Folder(_Source):
-    """Any folder of <label>/<file>."""
+class FolderClips(ClipSource):
+    """A folder of <label>/<file>."""
 
     source: Literal["folder"]
-    path: str
-    licence: str = "unknown"
+    path: str = Field(
+        description="Folder of <label>/<file>: WAV, FLAC, OGG, MP3, AU or AIFF, of any sampling rate and channel count."
+    )
+    licence: str = Field("unknown", description="Licence of the recordings, for the report and the model card.")
 
-    def fetch(self, audio: Path) -> Fetched:
+    def find_obstacles(self) -> Iterator[UserError]:
+        """Check that files and folders exist and that the disk has space for the clips."""
+        yield from super().find_obstacles()
+        root = Path(self.path).expanduser()
+        if root.is_dir():
+            sizes = (file.stat().st_size for file in _walk(root) if file.is_file() and is_audio(file.name))
+            yield from _check_space(sum(sizes), "download.dataset.path")
+        else:
+            yield UserError(f"no folder {self.path}; it should hold <label>/<file>", key="download.dataset.path")
+
+    def fetch(self, folder: Path) -> Fetched:
+        """Copy the clips.
+
+        Raises:
+            UserError: there is no such folder, or no audio in it.
+        """
         root = Path(self.path).expanduser()
         if not root.is_dir():
-            raise StageError(
-                f"params.yaml: download.dataset.path: no folder {self.path}; it should hold <label>/<file>"
-            )
-        # Links are followed: a person's folder of labels is often made of them.
-        found = sorted(Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
-        candidates, rejected = choose((file.relative_to(root).as_posix() for file in found), depth=2)
+            raise UserError(f"no folder {self.path}; it should hold <label>/<file>", key="download.dataset.path")
+        candidates, rejected = select_clips((file.relative_to(root).as_posix() for file in _walk(root)), depth=2)
         if not candidates:
-            raise StageError(
-                f"params.yaml: download.dataset.path: no audio in {self.path}/<label>/: {', '.join(sorted(EXTENSIONS))}"
+            raise UserError(
+                f"no audio in {self.path}/<label>/: {', '.join(sorted(EXTENSIONS))}", key="download.dataset.path"
             )
         files, unreadable = {}, []
         for candidate in tqdm(candidates, "copy", unit="clip"):
-            own, file = root / candidate.path, place(audio, candidate)
-            if own.is_file() and os.access(own, os.R_OK):
-                shutil.copyfile(own, file)
-                files[file] = candidate.path
+            source, target = root / candidate.path, target_path(folder, candidate)
+            if source.is_file() and os.access(source, os.R_OK):
+                shutil.copyfile(source, target)
+                files[target] = candidate.path
             else:
-                unreadable.append((candidate.path, "cannot be read: a link to nothing, no file, or not permitted"))
+                unreadable.append((candidate.path, "cannot be read: a broken link, not a file, or not permitted"))
         origin = {"source": "folder", "id": root.resolve().name, "licence": self.licence}
         return Fetched(files, rejected, origin, unreadable)
 
 
-def place(audio: Path, candidate: Candidate) -> Path:
-    """Where a clip goes; its label's folder is made."""
-    file = audio / candidate.label / candidate.name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return file
+def _walk(root: Path) -> list[Path]:
+    # Links are followed: folders of labels are often made of them.
+    return sorted(Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
 
 
-def choose(paths: Iterable[str], depth: int | None = None) -> tuple[list[Candidate], list[tuple[str, str]]]:
-    """Tell clips from the rest by their paths alone; a clip's label is the folder that it lies in.
-
-    A clip's name is its file's, as GTZAN's blues.00000.wav is. Where two labels share a name (1.wav and 1.wav), all
-    clips get their label in front, as GTZAN does it. A second file of one name and label is rejected.
-
-    Args:
-        paths: with forward slashes, inside the data set, in its order.
-        depth: how many parts a clip's path has; None takes any depth from two.
-    """
-    found, rejected = [], []
-    for path in paths:
-        parts = PurePosixPath(path).parts
-        if not path.isprintable():
-            # Such as a name in another encoding than UTF-8: no CSV could hold it.
-            rejected.append((ascii(path), "name that cannot be written; rename it"))
-        elif path.startswith("/"):
-            rejected.append((path, "no label"))
-        elif any(part.startswith(".") for part in parts):
-            rejected.append((path, HIDDEN))
-        elif PurePosixPath(path).suffix.lower() not in EXTENSIONS:
-            rejected.append((path, "not an audio file"))
-        elif len(parts) < 2 or len(parts) != (depth or len(parts)):
-            rejected.append((path, "not at <label>/<file>"))
-        else:
-            found.append(Candidate(path, parts[-2], parts[-1]))
-    stems = Counter(stem for stem, _ in {(Path(c.name).stem, c.label) for c in found})
-    if any(count > 1 for count in stems.values()):
-        found = [Candidate(c.path, c.label, f"{c.label}.{c.name}") for c in found]
-    kept: dict[str, Candidate] = {}
-    for candidate in found:
-        first = kept.setdefault(Path(candidate.name).stem, candidate)
-        if first is not candidate:
-            rejected.append((candidate.path, f"duplicate name: {first.path} comes first"))
-    return list(kept.values()), rejected
-
-
-class Hub(_Source):
+class HubClips(ClipSource):
     """A data set repo on the Hugging Face Hub: Parquet with an audio and a label column, or a tar file of clips."""
 
     source: Literal["hub"]
-    id: HubId
-    title: str | None = None  # for the model card; null takes the last part of the id
-    revision: str = "main"
-    archive: str | None = None  # a tar file in the repo, with <anything>/<label>/<file>; null reads the Parquet files
-    config: str | None = None  # of a Parquet data set that has several
-    audio_column: str = "audio"
-    label_column: str = "label"
-    licence: str = "unknown"
-    max_files: int = Field(100_000, ge=1)  # that an archive may hold
-    max_gigabytes: Number = Field(20, gt=0)  # that an archive may unpack to
+    id: HubId = Field(description="owner/name of the data set, or the address of its page.")
+    title: str | None = Field(None, description="Name for the model card; null: the last part of the id.")
+    revision: str = Field("main", description="Branch, tag or commit; source.json has the resolved commit.")
+    archive: str | None = Field(
+        None, description="Tar file in the repo, with <anything>/<label>/<file>; null: read the Parquet files."
+    )
+    config: str | None = Field(None, description="Name of one of several configurations of a Parquet data set.")
+    audio_column: str = Field("audio", description="Column of a Parquet data set that holds the clips.")
+    label_column: str = Field("label", description="Column of a Parquet data set that holds the labels.")
+    licence: str = Field("unknown", description="Licence of the recordings, for the report and the model card.")
+    max_files: int = Field(100_000, ge=1, description="Refuse an archive with more files.")
+    max_gigabytes: Number = Field(20, gt=0, description="Refuse an archive that unpacks to more.")
 
-    def fetch(self, audio: Path) -> Fetched:
+    def fetch(self, folder: Path) -> Fetched:
+        """Download the repo's files into the Hub's cache and write its clips."""
         from stages.common import hub
 
         wanted = [self.archive] if self.archive else ["**/*.parquet", "*.parquet", "README.md"]
-        folder, commit = hub.fetch("dataset", self.id, self.revision, wanted)
+        snapshot, commit = hub.fetch_files("dataset", self.id, self.revision, wanted)
         if self.archive:
-            paths = archives.check(folder / self.archive, self.max_files, self.max_gigabytes)
-            chosen, rejected = choose(paths)
-            files = {place(audio, candidate): candidate.path for candidate in chosen}
-            archives.unpack(folder / self.archive, {path: file for file, path in files.items()})
-            split = "train"  # what `datasets` calls a data set that has no splits
+            paths = archives.check_archive(snapshot / self.archive, self.max_files, self.max_gigabytes)
+            candidates, rejected = select_clips(paths)
+            files = {target_path(folder, candidate): candidate.path for candidate in candidates}
+            archives.unpack(snapshot / self.archive, {path: file for file, path in files.items()})
+            split = "train"  # the name that `datasets` uses for a data set without splits
         else:
-            builder = self._builder(folder)
-            files, rejected = self._write_rows(builder, audio)
+            builder = parquet.open_data_set(snapshot, self.config)
+            columns = self.audio_column, self.label_column
+            candidates, rejected = select_clips((path for path, _ in parquet.read_rows(builder, *columns)), depth=2)
+            files = {target_path(folder, candidate): candidate.path for candidate in candidates}
+            targets = {path: file for file, path in files.items()}
+            for path, content in tqdm(parquet.read_rows(builder, *columns), "unpack", unit="clip"):
+                if target := targets.pop(path, None):
+                    target.write_bytes(content)
             split = "+".join(map(str, builder.config.data_files))
         origin = {"source": "hub", "id": self.id, "title": self.title or self.id.split("/")[-1], "config": self.config}
         origin |= {"split": split, "revision": commit, "licence": self.licence}
         return Fetched(files, rejected, origin, [])
 
-    def _builder(self, folder: Path) -> "DatasetBuilder":
-        from datasets import load_dataset_builder
 
-        try:
-            return load_dataset_builder(str(folder), self.config)
-        except (ValueError, OSError) as error:
-            raise StageError(f"dataset {self.id}: {str(error).splitlines()[0]}; set download.dataset.config") from None
-
-    def _write_rows(self, builder: "DatasetBuilder", audio: Path) -> tuple[dict[Path, str], list[tuple[str, str]]]:
-        chosen, rejected = choose((path for path, _ in self._rows(builder)), depth=2)
-        wanted = {candidate.path: candidate for candidate in chosen}
-        with tqdm(desc="unpack", total=len(wanted), unit="clip") as bar:
-            for path, content in self._rows(builder):
-                if candidate := wanted.pop(path, None):
-                    place(audio, candidate).write_bytes(content)
-                    bar.update()
-        return {place(audio, candidate): candidate.path for candidate in chosen}, rejected
-
-    def _rows(self, builder: "DatasetBuilder") -> Iterator[tuple[str, bytes]]:
-        """<label>/<file> and content of each row, in the data set's order, straight from the Parquet files.
-
-        `load_dataset` would first write all of it once more, as Arrow.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        number = 0
-        for file in (file for files in builder.config.data_files.values() for file in files):
-            parquet = pq.ParquetFile(file)
-            to_name = _label_names(parquet.schema_arrow, builder.info.features, self.label_column)
-            if missing := {self.audio_column, self.label_column} - set(parquet.schema_arrow.names):
-                known = ", ".join(parquet.schema_arrow.names)
-                raise StageError(f"dataset {self.id} has no column {missing.pop()}; it has {known}")
-            if not pa.types.is_struct(parquet.schema_arrow.field(self.audio_column).type):
-                raise StageError(f"dataset {self.id}: column {self.audio_column} holds no audio; set audio_column")
-            for batch in parquet.iter_batches(64, columns=[self.audio_column, self.label_column]):
-                for row in batch.to_pylist():
-                    clip, label = row[self.audio_column] or {}, to_name(row[self.label_column])
-                    content = clip.get("bytes") or b""
-                    name = Path(clip.get("path") or f"{label}.{number:05d}{_suffix(content)}").name
-                    number += 1
-                    yield f"{label}/{name}", content
-
-
-def _label_names(schema: Any, features: Any, column: str) -> Callable[[Any], str]:
-    """How a label column's values become names: by its ClassLabel in the card or the file, or as they are.
-
-    Null, and -1 of a ClassLabel, which the Hub's data sets use for what is not labelled, have none: "".
-    """
-    from datasets import ClassLabel, Features
-
-    features = features or Features.from_arrow_schema(schema)
-    label = features.get(column)
-    names = dict(enumerate(label.names)) | {-1: ""} if isinstance(label, ClassLabel) else {}
-
-    def to_name(value: Any) -> str:
-        # A label becomes a folder.
-        return "" if value is None else str(names.get(value, value)).replace("/", "-")
-
-    return to_name
-
-
-def _suffix(content: bytes) -> str:
-    return MAGIC.get(content[:4], ".mp3")
+SOURCES = SyntheticClips | FolderClips | HubClips

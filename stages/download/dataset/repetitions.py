@@ -1,20 +1,19 @@
-"""Clips that repeat one recording, found in the audio itself: whatever their names, files, levels and codecs.
+"""Find clips that repeat one recording from the audio itself, whatever their names, files, levels and codecs.
 
-A clip's fingerprint is its constellation of spectral peaks (Wang, "An industrial-strength audio search algorithm",
-ISMIR 2003). Hashed pairs of peaks lead to the few pairs of clips worth a closer look; there the peaks of both must
-coincide at one shift in time, and far more than at any other, or else clips of one tempo, kit and key would do.
+The fingerprint of a clip is its constellation of spectral peaks (Wang, "An industrial-strength audio search algorithm",
+ISMIR 2003). Hashed pairs of peaks give the few pairs of clips that may match. Of these, the peaks must coincide at one
+shift in time, and clearly more than at any other shift, or clips with the same tempo, drums and key would match too.
 
-Found: the same recording at another level, moment, length, sampling rate or codec. Not found: another speed or pitch,
-another performance, excerpts with little in common, sounds without events, such as a steady tone or a metronome.
+It finds the same recording at another level, offset, length, sampling rate or codec. It does not find another speed or
+pitch, another performance, excerpts with little overlap, or sounds without events, such as a steady tone or a
+metronome.
 
-No well-kept library does it with pip alone: pyacoustid needs the system's Chromaprint; pydejavu, pylastfp and qfp had
-no release in years, audfprint2 is at 0.1; shazamio-core makes fingerprints for a web service and compares none.
+No maintained library does this with pip alone: pyacoustid needs the system's Chromaprint; pydejavu, pylastfp and qfp
+had no release in years, audfprint2 is at 0.1; shazamio-core makes fingerprints for a web service, without comparing.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import networkx
@@ -24,110 +23,119 @@ import soxr
 from scipy.ndimage import maximum_filter
 from tqdm import tqdm
 
-from stages.common.audio import BLOCK
+from stages.common.audio import BLOCK, power_spectrogram
+from stages.common.threads import map_in_threads
 
-RATE = 8_000  # Hz: what lies above 4 kHz does not survive every codec
-LONGEST = 300  # seconds of a clip that are compared, so that an hour-long file costs little memory
+SAMPLING_RATE = 8_000  # Hz; not every codec keeps frequencies above 4 kHz
+MAX_SECONDS = 300  # seconds of a clip that are compared, so that an hour-long file needs little memory
 WINDOW, HOP = 512, 128  # samples: 64 ms, every 16 ms
-FRAMES_PER_SECOND = RATE // HOP
-FLOOR = 1e-4  # of the loudest: -80 dB
-RISE = 0.35  # nepers, 3 dB, by which a peak stands out from its band's mean
-REACH = 6  # frames and bands around a peak that hold no higher one
+FRAMES_PER_SECOND = SAMPLING_RATE // HOP
+FLOOR = 1e-4  # relative to the loudest, -80 dB
+PEAK_THRESHOLD = 0.35  # nepers above the mean of the band, 3 dB
+PEAK_NEIGHBOURHOOD = 6  # frames and bands around a peak that have no higher one
 PEAKS_PER_SECOND = 40
 
-FAN = 4  # later peaks that each peak is paired with
-FARTHEST = 63  # frames and bands between the two
-MOST_HASHES = 20_000_000  # in the index, 0.6 GB; of a larger data set every second, third ... hash is taken
-COMMON = 64  # places of one hash that are looked at, the first ones: what most clips have tells little
-ROUGHLY = 8  # frames to which two clips' shift is first told
-FEWEST_HASHES, HASH_SHARE = 6, 0.01  # in common at one shift, of the shorter clip's: worth a closer look
+PAIRS_PER_PEAK = 4  # with later peaks
+MAX_PAIR_DISTANCE = 63  # frames and bands
+MAX_HASHES = 20_000_000  # in the index, 0.6 GB; a larger data set uses every second, third ... hash
+MAX_MATCHES_PER_HASH = 64  # the first ones; a hash that most clips have is no evidence
+SHIFT_TOLERANCE = 8  # frames, in the search by hashes
+MIN_SHARED_HASHES, MIN_SHARED_HASH_SHARE = 6, 0.01  # at one shift; the share is of the shorter clip's hashes
 
-FEWEST_PEAKS, PEAK_SHARE = 30, 0.1  # that coincide, of the shorter clip's
-LEAST_SHARE = 0.4  # of the peaks where both clips play; of two composed clips, 0.34 coincided at most
-LEAST_LEAD = 1.15  # times the share at any other shift; 1 where nothing but a beat coincides
+MIN_PEAKS, MIN_PEAK_SHARE = 30, 0.1  # that coincide; the share is of the shorter clip's peaks
+MIN_OVERLAP_SHARE = 0.4  # of the peaks in the overlap; at most 0.34 for two synthetic clips
+MIN_LEAD = 1.15  # times the share at any other shift; 1 if only a beat coincides
 
 
 def number_recordings(files: list[Path], sha256s: list[str]) -> dict[int, int]:
-    """Position of a file -> number of its recording, for those that share theirs with another file.
+    """Number the recordings that occur in several files.
 
-    sha256s: of each file's bytes; files of the same bytes are listened to once.
+    Args:
+        sha256s: of each file's bytes; identical files are analysed once.
+
+    Returns:
+        Position of a file -> number of its recording, for files that share their recording with another.
     """
     graph = networkx.Graph()
-    alone: dict[str, int] = {}
-    graph.add_edges_from((alone.setdefault(sha256, i), i) for i, sha256 in enumerate(sha256s))
-    heard: dict[bytes, int] = {}
+    by_bytes: dict[str, int] = {}
+    graph.add_edges_from((by_bytes.setdefault(sha256, i), i) for i, sha256 in enumerate(sha256s))
+    by_samples: dict[bytes, int] = {}
     peaks = []
-    for (samples, own_peaks), i in zip(listen([files[i] for i in alone.values()]), alone.values()):
-        graph.add_edge(heard.setdefault(samples, i), i)
-        if heard[samples] == i:
-            peaks.append(own_peaks)
-    clips = list(heard.values())
+    fingerprints = map_in_threads(fingerprint, [files[i] for i in by_bytes.values()])
+    for (samples, clip_peaks), i in zip(tqdm(fingerprints, "analyse", len(by_bytes), unit="clip"), by_bytes.values()):
+        graph.add_edge(by_samples.setdefault(samples, i), i)
+        if by_samples[samples] == i:
+            peaks.append(clip_peaks)
+    clips = list(by_samples.values())
     graph.add_edges_from((clips[a], clips[b]) for a, b in find_candidates(peaks) if coincide(peaks[a], peaks[b]))
     parts = sorted(sorted(part) for part in networkx.connected_components(graph) if len(part) > 1)
     return {i: number for number, part in enumerate(parts) for i in part}
 
 
-def listen(files: list[Path]) -> Iterator[tuple[bytes, np.ndarray]]:
-    """Fingerprint files in their order, on all cores (decoding and NumPy release the interpreter's lock)."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from tqdm(pool.map(fingerprint, files), "listen", len(files), unit="clip")
-
-
 def fingerprint(file: Path) -> tuple[bytes, np.ndarray]:
-    """SHA-256 of a clip's samples, whatever the container, and its peaks as `find_peaks` returns them."""
-    mono = []
+    """Return the SHA-256 of a clip's samples, whatever the container, and its peaks as `find_peaks` returns them."""
+    mono: list[np.ndarray] = []
     with soundfile.SoundFile(file) as sound:
         rate = sound.samplerate
         samples = hashlib.sha256(b"%d Hz, %d channels" % (rate, sound.channels))
         while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
             samples.update(block)
-            if len(mono) * BLOCK < LONGEST * rate:
+            if len(mono) * BLOCK < MAX_SECONDS * rate:
                 mono.append(block.mean(axis=1))
-    return samples.digest(), find_peaks(soxr.resample(np.concatenate(mono), rate, RATE)[: LONGEST * RATE])
+    return samples.digest(), find_peaks(
+        soxr.resample(np.concatenate(mono), rate, SAMPLING_RATE)[: MAX_SECONDS * SAMPLING_RATE]
+    )
 
 
 def find_peaks(samples: np.ndarray) -> np.ndarray:
-    """The strongest local maxima of each second's spectrogram: int32, shape (peaks, 2), rising (frame, band).
+    """Find the strongest local maxima in each second of the spectrogram.
 
     Args:
         samples: float32, shape (samples,), mono at 8 kHz.
+
+    Returns:
+        int32, shape (peaks, 2), sorted (frame, band).
     """
     if len(samples) < WINDOW or not samples.any():
         return np.empty((0, 2), np.int32)
-    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
-    level = np.abs(np.fft.rfft(frames * np.hanning(WINDOW).astype(np.float32)))[:, 1:-1]
-    level = np.log(np.maximum(level, max(level.max() * FLOOR, np.finfo(np.float32).tiny)))
-    # Less each band's mean: what equalisers and codecs do to a band is gone, and so are steady tones.
+    power = power_spectrogram(samples, WINDOW, slice(None, None, HOP))[:, 1:-1]
+    level = 0.5 * np.log(np.maximum(power, max(power.max() * FLOOR**2, np.finfo(np.float32).tiny)))
+    # Subtracting the mean of each band removes the effect of equalisers and codecs, and steady tones.
     level -= level.mean(axis=0)
-    frame, band = np.nonzero((maximum_filter(level, 2 * REACH + 1) == level) & (level > RISE))
+    frame, band = np.nonzero((maximum_filter(level, 2 * PEAK_NEIGHBOURHOOD + 1) == level) & (level > PEAK_THRESHOLD))
     second = frame // FRAMES_PER_SECOND
     strongest = np.lexsort((-level[frame, band], second))
     rank = np.arange(len(second)) - np.searchsorted(second, second)
-    kept = np.sort(strongest[rank < PEAKS_PER_SECOND])
-    return np.stack([frame[kept], band[kept]], axis=1).astype(np.int32)
+    selected = np.sort(strongest[rank < PEAKS_PER_SECOND])
+    return np.stack([frame[selected], band[selected]], axis=1).astype(np.int32)
 
 
 def hash_pairs(peaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A hash of each pair of near peaks, and the first one's frame: both int32, shape (pairs,)."""
+    """Return a hash of each pair of near peaks, and the frame of the first one: both int32, shape (pairs,)."""
     frame, band = peaks.T
     hashes, frames = [frame[:0]], [frame[:0]]
     paired = np.zeros(len(peaks), int)
     for lag in range(1, len(peaks)):
         later, higher = frame[lag:] - frame[:-lag], band[lag:] - band[:-lag]
-        near = (later > 0) & (later <= FARTHEST) & (np.abs(higher) <= FARTHEST) & (paired[:-lag] < FAN)
-        if later.min() > FARTHEST:
+        near = (
+            (later > 0)
+            & (later <= MAX_PAIR_DISTANCE)
+            & (np.abs(higher) <= MAX_PAIR_DISTANCE)
+            & (paired[:-lag] < PAIRS_PER_PEAK)
+        )
+        if later.min() > MAX_PAIR_DISTANCE:
             break
         paired[:-lag] += near
-        hashes.append(((band[:-lag] << 13) + ((higher + FARTHEST) << 6) + later)[near])
+        hashes.append(((band[:-lag] << 13) + ((higher + MAX_PAIR_DISTANCE) << 6) + later)[near])
         frames.append(frame[:-lag][near])
     return np.concatenate(hashes), np.concatenate(frames)
 
 
 def find_candidates(peaks: list[np.ndarray]) -> Iterator[tuple[int, int]]:
-    """Pairs of clips, by their positions, that have some hashes in common at about one shift in time."""
-    pairs = [hash_pairs(own) for own in peaks]
-    every = 1 + sum(len(hashes) for hashes, _ in pairs) // MOST_HASHES
-    # A part is taken by value, and so is the same in all clips.
+    """Yield pairs of clips, by their positions, that share hashes at about one shift in time."""
+    pairs = [hash_pairs(clip_peaks) for clip_peaks in peaks]
+    every = 1 + sum(len(hashes) for hashes, _ in pairs) // MAX_HASHES
+    # Selected by value, so that the same hashes remain in all clips.
     pairs = [(hashes[hashes % every == 0], frames[hashes % every == 0]) for hashes, frames in pairs]
     sizes = np.array([len(hashes) for hashes, _ in pairs])
     index, frames = (np.concatenate(column) for column in zip(*pairs))
@@ -135,41 +143,41 @@ def find_candidates(peaks: list[np.ndarray]) -> Iterator[tuple[int, int]]:
     index, frames = index[order], frames[order]
     clips = np.repeat(np.arange(len(peaks)), sizes)[order].astype(np.int32)
     del order
-    span = 2 * (LONGEST * RATE // HOP // ROUGHLY + 1)
-    for clip, (own, own_frames) in enumerate(tqdm(pairs, "compare", unit="clip")):
-        starts, stops = np.searchsorted(index, own, "left"), np.searchsorted(index, own, "right")
-        ones, others = expand(starts, np.minimum(stops, starts + COMMON))
+    span = 2 * (MAX_SECONDS * SAMPLING_RATE // HOP // SHIFT_TOLERANCE + 1)
+    for clip, (hashes, clip_frames) in enumerate(tqdm(pairs, "compare", unit="clip")):
+        starts, stops = np.searchsorted(index, hashes, "left"), np.searchsorted(index, hashes, "right")
+        ones, others = expand(starts, np.minimum(stops, starts + MAX_MATCHES_PER_HASH))
         earlier = clips[others] < clip
         ones, others = ones[earlier], others[earlier]
-        shifts = (frames[others] - own_frames[ones]) // ROUGHLY + span // 2
-        places, common = np.unique(clips[others].astype(np.int64) * span + shifts, return_counts=True)
+        shifts = (frames[others] - clip_frames[ones]) // SHIFT_TOLERANCE + span // 2
+        places, shared = np.unique(clips[others].astype(np.int64) * span + shifts, return_counts=True)
         found = places // span
-        enough = np.maximum(FEWEST_HASHES, HASH_SHARE * np.minimum(sizes[clip], sizes[found]))
-        yield from ((int(other), clip) for other in np.unique(found[common >= enough]))
+        enough = np.maximum(MIN_SHARED_HASHES, MIN_SHARED_HASH_SHARE * np.minimum(sizes[clip], sizes[found]))
+        yield from ((int(other), clip) for other in np.unique(found[shared >= enough]))
 
 
 def expand(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All integers of many ranges: each one's range and the integer itself, both int64, shape (integers,)."""
+    """List all integers of many ranges: the index of the range and the integer, both int64, shape (integers,)."""
     sizes = stops - starts
     ranges = np.repeat(np.arange(len(sizes)), sizes)
     return ranges, np.arange(len(ranges)) + np.repeat(starts - np.cumsum(sizes) + sizes, sizes)
 
 
 def coincide(peaks: np.ndarray, others: np.ndarray) -> bool:
-    """Whether two clips' peaks lie on each other, to a frame and a band, at one shift in time and less at any other."""
+    """Return whether the peaks of two clips coincide, to a frame and a band, at one shift and less at others."""
     frame, band = peaks.T
     other_frame, other_band = others[np.argsort(others[:, 1], kind="stable")].T
     ones, near = expand(np.searchsorted(other_band, band - 1, "left"), np.searchsorted(other_band, band + 1, "right"))
-    zero = frame[-1] + 1  # where a shift of zero is counted
+    zero = frame[-1] + 1  # index of a shift of zero
     hits = np.bincount(other_frame[near] - frame[ones] + zero, minlength=zero + others[-1, 0] + 2)
     hits[1:-1] += hits[:-2] + hits[2:]
     shifts = np.arange(len(hits)) - zero
     start, stop = np.maximum(0, -shifts), np.minimum(frame[-1], others[-1, 0] - shifts)
-    own = np.searchsorted(frame, stop, "right") - np.searchsorted(frame, start)
-    their = np.searchsorted(others[:, 0], stop + shifts, "right") - np.searchsorted(others[:, 0], start + shifts)
-    together = np.maximum(1, np.minimum(own, their))
+    first = np.searchsorted(frame, stop, "right") - np.searchsorted(frame, start)
+    second = np.searchsorted(others[:, 0], stop + shifts, "right") - np.searchsorted(others[:, 0], start + shifts)
+    together = np.maximum(1, np.minimum(first, second))
     share = hits / together
-    enough = hits >= max(FEWEST_PEAKS, PEAK_SHARE * min(len(peaks), len(others)))
+    enough = hits >= max(MIN_PEAKS, MIN_PEAK_SHARE * min(len(peaks), len(others)))
     best = np.argmax(np.where(enough, hits * share, 0))
-    elsewhere = (np.abs(shifts - shifts[best]) > REACH) & (together >= together[best] / 2)
-    return bool(enough[best] and share[best] >= max(LEAST_SHARE, LEAST_LEAD * share[elsewhere].max(initial=0)))
+    elsewhere = (np.abs(shifts - shifts[best]) > PEAK_NEIGHBOURHOOD) & (together >= together[best] / 2)
+    return bool(enough[best] and share[best] >= max(MIN_OVERLAP_SHARE, MIN_LEAD * share[elsewhere].max(initial=0)))

@@ -9,9 +9,11 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import soundfile
 from scipy.signal import lfilter
 
 SAMPLING_RATE = 22_050  # Hz, GTZAN's own
@@ -197,6 +199,12 @@ def compose(genre: str, seconds: float, seed: Sequence[int] | int) -> np.ndarray
     return master(band + bass + drums, rng.uniform(*style.treble), rng)
 
 
+def write_clip(file: Path, genre: str, seconds: float, seed: Sequence[int]) -> Path:
+    """Compose a clip and write it as WAV, 16 bits."""
+    soundfile.write(file, compose(genre, seconds, seed), SAMPLING_RATE, subtype="PCM_16")
+    return file
+
+
 def draw_style(genre: str, rng: np.random.Generator) -> Style:
     """The genre's style, now and then with one trait of a cousin."""
     style, cousin = STYLES[genre], STYLES[rng.choice(COUSINS[genre])]
@@ -209,7 +217,7 @@ def draw_piece(style: Style, seconds: float, rng: np.random.Generator) -> Piece:
     step = 15 / rng.uniform(*style.bpm)
     steps = 4 * rng.integers(16) + np.arange(int(seconds / step) + 1)
     times = (np.arange(len(steps)) + rng.uniform(*style.swing) * (steps % 4 == 2)) * step
-    key = rng.integers(-3, 4)
+    key = int(rng.integers(-3, 4))
     progression = [parse_chord(name) for name in rng.choice(style.progressions).split()]
     chords = [key + progression[s // 16 % len(progression)] for s in steps]
     return Piece(round(seconds * SAMPLING_RATE), step, steps, times, key, chords)
@@ -217,7 +225,10 @@ def draw_piece(style: Style, seconds: float, rng: np.random.Generator) -> Piece:
 
 def parse_chord(name: str) -> np.ndarray:
     """Semitones of a Roman numeral above the key, int64 (3 or 4,): "I" is major, "i" minor, "I5" hollow."""
-    flat, numeral, suffix = re.fullmatch(r"(b?)([IViv]+)(M?\d?)", name).groups()
+    found = re.fullmatch(r"(b?)([IViv]+)(M?\d?)", name)
+    if found is None:
+        raise ValueError(f"{name!r} is not a chord")
+    flat, numeral, suffix = found.groups()
     root = {"i": 0, "ii": 2, "iii": 4, "iv": 5, "v": 7, "vi": 9}.get(numeral.lower(), 11) - len(flat)
     third = 4 if numeral.isupper() else 3
     shapes = {"": (0, third, 7), "7": (0, third, 7, 10), "M7": (0, third, 7, 11), "5": (0, 7, 12)}

@@ -1,64 +1,83 @@
-"""Where the base model comes from. Each source is its own piece of `download.model` in params.yaml.
+"""Sources of the base model, one class for each value of download.model.source in params.yaml.
 
-`fetch(folder)` of a source fills the folder with a Transformers checkpoint and its preprocessor config, and returns
-what becomes source.json. torch and transformers take seconds to import, so only the functions that need them do.
+The method `fetch(folder)` of a source fills the folder with a Transformers checkpoint and its preprocessor config, and
+returns the content of source.json. torch and transformers take seconds to import, so only functions
+that need them do.
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from stages.common.errors import UserError
 from stages.common.hub_id import HubId
-from stages.common.stage import Section, StageError
+from stages.common.params import Section
 
 CONFIGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
-# A config of another shape fails in Transformers in any of these ways.
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 OLD_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
+# Transformers raises any of these for a config of another shape.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
-class Scratch(Section):
-    """A HuBERT with random weights, made from a config: small enough to learn something on two cores."""
+class RandomWeights(Section):
+    """A HuBERT with random weights, made from a config: small enough to train on two cores."""
 
-    source: Literal["scratch"]
-    seed: int = Field(ge=0, lt=2**32)
-    sampling_rate: int = Field(gt=0)
-    config: dict[str, Any]
+    source: Literal["random_weights"]
+    seed: int = Field(0, ge=0, lt=2**32, description="Another seed gives other weights.")
+    sampling_rate: int = Field(16_000, gt=0, description="Hz, of the feature extractor.")
+    config: dict[str, Any] = Field({}, description="Keys of transformers.HubertConfig.")
 
     def fetch(self, folder: Path) -> dict[str, Any]:
+        """Make the checkpoint.
+
+        Raises:
+            UserError: HubertConfig has no such key, or it does not accept a value.
+        """
         import torch
         from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
-        unknown = sorted(set(self.config) - set(HubertConfig().to_dict()))
-        if unknown:
-            raise StageError(f"params.yaml: download.model.config.{unknown[0]}: HubertConfig has no such key")
+        if unknown := sorted(set(self.config) - set(HubertConfig().to_dict())):
+            raise UserError("HubertConfig has no such key", key=f"download.model.config.{unknown[0]}")
         torch.manual_seed(self.seed)
         try:
             model = HubertModel(HubertConfig(**self.config))
         except (TypeError, ValueError, RuntimeError) as error:
-            raise StageError(f"params.yaml: download.model.config: {' '.join(str(error).split())}") from None
+            raise UserError(" ".join(str(error).split()), key="download.model.config") from None
         model.save_pretrained(folder)
         Wav2Vec2FeatureExtractor(sampling_rate=self.sampling_rate).save_pretrained(folder)
-        return {"source": "scratch", "id": "HuBERT with random weights", "seed": self.seed, "licence": "cc0-1.0"}
+        name = "HuBERT with random weights"
+        return {"source": "random_weights", "id": name, "seed": self.seed, "licence": "cc0-1.0"}
 
 
-class Folder(Section):
-    """A checkpoint on disk, as `save_pretrained` leaves it."""
+class FolderCheckpoint(Section):
+    """A checkpoint on disk, as `save_pretrained` writes it."""
 
     source: Literal["folder"]
-    path: str
-    licence: str = "unknown"
+    path: str = Field(
+        description="Folder that save_pretrained wrote: HuBERT, Wav2Vec2, WavLM, Whisper, AST or similar."
+    )
+    licence: str = Field("unknown", description="Licence of the base model, for the model card.")
 
-    def fetch(self, folder: Path) -> dict[str, Any]:
+    def find_obstacles(self) -> Iterator[UserError]:
+        """Check that the folder has a checkpoint."""
         root = Path(self.path).expanduser()
         if not (root / "config.json").is_file():
-            what = "has no config.json" if root.is_dir() else "is no folder"
-            raise StageError(
-                f"params.yaml: download.model.path: {self.path} {what}; name one that save_pretrained wrote"
-            )
+            problem = "has no config.json" if root.is_dir() else "is not a folder"
+            yield UserError(f"{self.path} {problem}; name one that save_pretrained wrote", key="download.model.path")
+
+    def fetch(self, folder: Path) -> dict[str, Any]:
+        """Copy the checkpoint.
+
+        Raises:
+            UserError: the folder has no config.json.
+        """
+        for obstacle in self.find_obstacles():
+            raise obstacle
+        root = Path(self.path).expanduser()
         weights = [file for pattern in WEIGHTS for file in root.glob(pattern)]
         weights = weights or [file for pattern in OLD_WEIGHTS for file in root.glob(pattern)]
         for file in [*(root / name for name in CONFIGS if (root / name).is_file()), *weights]:
@@ -66,24 +85,27 @@ class Folder(Section):
         return {"source": "folder", "id": root.resolve().name, "licence": self.licence}
 
 
-class Hub(Section):
-    """A model repo on the Hugging Face Hub; safetensors where it has them, never remote code."""
+class HubCheckpoint(Section):
+    """A model repo on the Hugging Face Hub: safetensors if it has them, never remote code."""
 
     source: Literal["hub"]
-    id: HubId
-    revision: str = "main"
+    id: HubId = Field(description="owner/name of the model, or the address of its page.")
+    revision: str = Field("main", description="Branch, tag or commit; source.json has the resolved commit.")
 
     def fetch(self, folder: Path) -> dict[str, Any]:
+        """Download the checkpoint into the Hub's cache and copy it."""
         from stages.common import hub
 
-        wanted = [*CONFIGS, "README.md", *WEIGHTS]
-        snapshot, commit = hub.fetch("model", self.id, self.revision, wanted)
+        snapshot, commit = hub.fetch_files("model", self.id, self.revision, [*CONFIGS, "README.md", *WEIGHTS])
         if not list(snapshot.glob(WEIGHTS[0])):
-            snapshot, commit = hub.fetch("model", self.id, commit, [*CONFIGS, *OLD_WEIGHTS])
+            snapshot, commit = hub.fetch_files("model", self.id, commit, [*CONFIGS, *OLD_WEIGHTS])
         for file in snapshot.iterdir():
             if any(file.match(pattern) for pattern in [*CONFIGS, *WEIGHTS, *OLD_WEIGHTS]):
                 shutil.copyfile(file, folder / file.name)
         return {"source": "hub", "id": self.id, "revision": commit, "licence": read_licence(snapshot / "README.md")}
+
+
+SOURCES = RandomWeights | FolderCheckpoint | HubCheckpoint
 
 
 def read_licence(card: Path) -> str | list[str]:
@@ -99,11 +121,11 @@ def read_licence(card: Path) -> str | list[str]:
     return licence if licence and all(isinstance(name, str) for name in names) else "unknown"
 
 
-def check(folder: Path) -> str:
-    """Say in one line what was fetched.
+def check_checkpoint(folder: Path) -> str:
+    """Check a checkpoint, and return its architecture and sampling rate in one line.
 
     Raises:
-        StageError: the checkpoint has no weights, no feature extractor, or no audio-classification head exists for it.
+        UserError: the checkpoint has no weights, no feature extractor, or no audio-classification head exists for it.
     """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError, safe_open
@@ -114,34 +136,38 @@ def check(folder: Path) -> str:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (*UNREADABLE, StrictDataclassError) as error:
         _refuse_code(error)
-        raise StageError(f"download.model: config.json cannot be read: {' '.join(str(error).split())}") from None
+        message = f"config.json cannot be read: {' '.join(str(error).split())}"
+        raise UserError(message, key="download.model") from None
     if type(config) not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
-        raise StageError(
-            f"download.model: Transformers has no audio-classification head for a {config.model_type} model; "
-            "choose one such as HuBERT, Wav2Vec2, WavLM, Whisper or AST"
+        raise UserError(
+            f"Transformers has no audio-classification head for a {config.model_type} model; "
+            "choose one such as HuBERT, Wav2Vec2, WavLM, Whisper or AST",
+            key="download.model",
         )
     try:
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     except (*UNREADABLE, StrictDataclassError) as error:
         _refuse_code(error)
-        raise StageError(
-            "download.model: the checkpoint has no preprocessor_config.json; save its feature extractor there too"
-        ) from None
+        message = "the checkpoint has no preprocessor_config.json; save its feature extractor there too"
+        raise UserError(message, key="download.model") from None
     if not any(file.suffix in {".safetensors", ".bin"} for file in folder.iterdir()):
-        raise StageError("download.model: the checkpoint has no weights (model.safetensors or pytorch_model.bin)")
+        message = "the checkpoint has no weights (model.safetensors or pytorch_model.bin)"
+        raise UserError(message, key="download.model")
     for file in folder.glob("*.safetensors"):
         try:
             with safe_open(file, "np"):
                 pass
         except SafetensorError as error:
-            raise StageError(f"download.model: {file.name} is broken ({error}); get it again") from None
+            message = f"{file.name} is broken ({error}); download it again"
+            raise UserError(message, key="download.model") from None
     return f"{config.model_type} at {extractor.sampling_rate} Hz"
 
 
 def _refuse_code(error: Exception) -> None:
-    """Raises StageError if Transformers failed because it may not run the checkpoint's own Python code."""
+    """Raise UserError if Transformers failed because it may not run the checkpoint's Python code."""
     if "trust_remote_code" in str(error):
-        raise StageError(
-            "download.model: the checkpoint needs Python code of its own (auto_map in its config), which is never run; "
-            "choose a checkpoint whose architecture Transformers has, such as HuBERT, Wav2Vec2, WavLM, Whisper or AST"
+        raise UserError(
+            "the checkpoint needs Python code from its repo (auto_map in its config), which is never run; "
+            "choose a checkpoint whose architecture Transformers has, such as HuBERT, Wav2Vec2, WavLM, Whisper or AST",
+            key="download.model",
         ) from None

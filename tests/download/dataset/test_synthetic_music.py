@@ -1,4 +1,4 @@
-"""The composer is deterministic, and its genres are audible, varied and distinct."""
+"""The clips are deterministic; the genres are audible, varied and distinct."""
 
 import numpy as np
 import pytest
@@ -9,16 +9,16 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stages.common.composer import GENRES, SAMPLING_RATE, compose, parse_chord
+from stages.download.dataset.synthetic_music import GENRES, SAMPLING_RATE, compose, parse_chord
 
 
 def loudness(clip: np.ndarray) -> float:
-    """Root mean square of an int16 clip, in dB of full scale."""
+    """Compute the root mean square of an int16 clip, in dB of full scale."""
     return float(20 * np.log10(np.sqrt(np.mean((clip / 32768) ** 2))))
 
 
 def spectrum(clip: np.ndarray) -> np.ndarray:
-    """Mean log energy in 32 bands, whatever the loudness: float64 (32,)."""
+    """Compute the mean log energy in 32 bands, independent of the loudness: float64 (32,)."""
     frames = clip[: len(clip) // 1024 * 1024].reshape(-1, 1024) / clip.std()
     power = np.abs(np.fft.rfft(frames * np.hanning(1024))[:, 1:]) ** 2
     edges = np.unique(np.geomspace(1, 512, 40).astype(int))[:32]
@@ -26,28 +26,28 @@ def spectrum(clip: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("genre", GENRES)
-def test_the_same_seed_gives_the_same_clip_and_another_seed_another(genre: str) -> None:
+def test_seed_determines_clip(genre: str) -> None:
     clip = compose(genre, 1.5, [0, 1, 2])
     assert clip.tobytes() == compose(genre, 1.5, [0, 1, 2]).tobytes()
     assert not np.array_equal(clip, compose(genre, 1.5, [0, 1, 3]))
     assert not np.array_equal(clip, compose(genre, 1.5, [1, 1, 2]))
 
 
-def test_a_clip_does_not_depend_on_those_composed_before_it() -> None:
+def test_clip_is_independent_of_others() -> None:
     alone = compose("jazz", 1.0, [7, 5, 3])
     assert np.array_equal(alone, [compose("jazz", 1.0, [7, 5, k]) for k in range(5)][3])
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(GENRES), st.floats(0.0, 3.0), st.integers(0, 2**32))
-def test_any_length_and_seed_gives_int16_of_that_length(genre: str, seconds: float, seed: int) -> None:
+def test_any_length(genre: str, seconds: float, seed: int) -> None:
     clip = compose(genre, seconds, seed)
     assert clip.dtype == np.int16
     assert clip.shape == (round(seconds * SAMPLING_RATE),)
 
 
 @pytest.mark.parametrize("genre", GENRES)
-def test_every_genre_is_audible_unclipped_and_varies_in_loudness(genre: str) -> None:
+def test_loudness_of_every_genre(genre: str) -> None:
     clips = [compose(genre, 2.0, [0, k]) for k in range(8)]
     levels = [loudness(clip) for clip in clips]
     assert min(levels) > -35
@@ -55,7 +55,7 @@ def test_every_genre_is_audible_unclipped_and_varies_in_loudness(genre: str) -> 
     assert max(np.abs(clip.astype(int)).max() for clip in clips) < 32_767
 
 
-def test_an_unknown_genre_is_refused_by_name() -> None:
+def test_unknown_genre() -> None:
     with pytest.raises(ValueError, match="polka"):
         compose("polka", 1.0, 0)
 
@@ -64,11 +64,11 @@ def test_an_unknown_genre_is_refused_by_name() -> None:
     ("name", "semitones"),
     [("I", [0, 4, 7]), ("bVII", [10, 14, 17]), ("ii7", [2, 5, 9, 12]), ("V5", [7, 14, 19])],
 )
-def test_roman_numerals_are_chords(name: str, semitones: list[int]) -> None:
+def test_parse_chord(name: str, semitones: list[int]) -> None:
     assert parse_chord(name).tolist() == semitones
 
 
-def test_genres_overlap_but_can_be_told_apart() -> None:
+def test_genres_are_distinct_but_overlap() -> None:
     per_genre = 12
     clips = [compose(genre, 2.0, [0, g, k]) for g, genre in enumerate(GENRES) for k in range(per_genre)]
     labels = np.repeat(np.arange(len(GENRES)), per_genre)

@@ -1,4 +1,4 @@
-"""The Hub's interface: the routes the clients use, who may call them, and what they answer."""
+"""The Hub's interface: the routes that the clients use, who may call them, and their responses."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
-from local_hub_http import Connection, Fault, Request
-from local_hub_storage import Blob, Commit, HubError, Repository, front_matter, matches
+from fakes.hub.http import Connection, Fault, Request
+from fakes.hub.storage import Blob, Commit, HubError, Repository, front_matter, matches
 
 if TYPE_CHECKING:
-    from local_hub import LocalHub
+    from fakes.hub.server import LocalHub
 
 Entry = dict[str, object]
 
 
 class HubConnection(Connection):
-    """Finds the route of each request, checks access and answers as the Hub does."""
+    """Finds the route of each request, checks access and responds as the Hub does."""
 
     hub: LocalHub
 
     def receive(self, request: Request) -> Fault:
-        """Take note of a request in the hub's log."""
+        """Log a request and return its fault."""
         return self.hub.receive(request)
 
-    def answer(self) -> None:
+    def respond(self) -> None:
         """Serve the route of the request, if its user may."""
         method = "GET" if self.command == "HEAD" else self.command
         for allowed, access, pattern, name in _ROUTES:
@@ -212,9 +212,9 @@ class HubConnection(Connection):
         for file in asked["files"]:
             path, sample = file["path"], base64.b64decode(file["sample"])
             lfs, known = repo.uses_lfs(commit.tree, path, file["size"], sample), commit.tree.get(path)
-            answer = {"path": path, "uploadMode": "lfs" if lfs else "regular"}
-            answer |= {"shouldIgnore": matches(path, patterns), **({"oid": known.etag} if known else {})}
-            files.append(answer)
+            response = {"path": path, "uploadMode": "lfs" if lfs else "regular"}
+            response |= {"shouldIgnore": matches(path, patterns), **({"oid": known.etag} if known else {})}
+            files.append(response)
         self.send_json({"files": files, "commitOid": commit.sha})
 
     def _xet_token(self, repo: Repository, access: str, rev: str) -> None:
@@ -240,7 +240,7 @@ class HubConnection(Connection):
 
     def _lfs_put(self, oid: str) -> None:
         self._check_signature()
-        self.hub.blobs.write(self.pieces(), expected=oid)
+        self.hub.blobs.write(self.chunks(), expected=oid)
         self.send(200, {"ETag": f'"{oid}"'}, [], 0)
 
     def _lfs_verify(self, repo: Repository) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP side of the local Hub: requests, answers from disk in pieces, and the faults a test orders."""
+"""The HTTP side of the local Hub: requests, responses from disk in chunks, and the faults that a test orders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from local_hub_storage import PIECE, HubError, read_pieces
+from fakes.hub.storage import CHUNK, HubError, read_chunks
 
 _FLIPPED = bytes(255 - value for value in range(256))
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -23,10 +23,10 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 class Fault:
     """What happens to one request instead of, or during, its normal service.
 
-    With ``status`` the request has no effect and is answered by that error, ``headers`` and ``body``. The
+    With ``status`` the request has no effect, and the response has this status, ``headers`` and ``body``. The
     other faults let the request take effect. ``cut_after`` closes the connection after so many bytes of the
-    answer's body (an answer without a body is not sent at all), cleanly or, with ``reset``, by a TCP reset.
-    ``corrupt`` flips every bit of the body, or announces a wrong checksum in the answer to a ``HEAD``.
+    response's body (a response without a body is not sent at all), cleanly or, with ``reset``, by a TCP reset.
+    ``corrupt`` flips every bit of the body, or announces a wrong checksum in the response to a ``HEAD``.
     """
 
     status: int | None = None
@@ -46,7 +46,7 @@ class Request(NamedTuple):
 
 
 class Connection(BaseHTTPRequestHandler):
-    """One connection of a client: reads each request, has it answered, and sends the answer."""
+    """One connection of a client: reads each request and sends the response."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -56,11 +56,11 @@ class Connection(BaseHTTPRequestHandler):
     unread: int
 
     def receive(self, request: Request) -> Fault:
-        """Take note of a request and tell its fault."""
+        """Log a request and return its fault."""
         raise NotImplementedError
 
-    def answer(self) -> None:
-        """Answer the request at hand, or raise a ``HubError``."""
+    def respond(self) -> None:
+        """Respond to the current request, or raise a ``HubError``."""
         raise NotImplementedError
 
     def handle(self) -> None:
@@ -81,35 +81,35 @@ class Connection(BaseHTTPRequestHandler):
             if self.fault.status is not None:
                 self.send(self.fault.status, self.fault.headers, [self.fault.body], len(self.fault.body))
             else:
-                self.answer()
+                self.respond()
         except HubError as error:
             self.send_json({"error": str(error), **error.details}, error.status, error.headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = serve
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep standard error clean: the hub has its own log."""
+        """Print nothing: the hub has a log."""
 
-    def pieces(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
         """Yield what is left of the request's body."""
         while self.unread:
-            piece = self.rfile.read(min(PIECE, self.unread))
-            if not piece:
+            chunk = self.rfile.read(min(CHUNK, self.unread))
+            if not chunk:
                 raise ConnectionError("The client went away")
-            self.unread -= len(piece)
-            yield piece
+            self.unread -= len(chunk)
+            yield chunk
 
     def body(self) -> bytes:
         """Read the request's body."""
-        return b"".join(self.pieces())
+        return b"".join(self.chunks())
 
     def send_json(self, value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        """Answer by JSON."""
+        """Send JSON."""
         text = json.dumps(value).encode()
         self.send(status, {"Content-Type": "application/json", **(headers or {})}, [text], len(text))
 
     def send_file(self, path: Path, headers: Mapping[str, str]) -> None:
-        """Answer by a file on disk, or by the part of it that the request's ``Range`` names."""
+        """Send a file on disk, or the part of it that the request's ``Range`` names."""
         size = path.stat().st_size
         start, end, status, extra = 0, size, 200, {"Accept-Ranges": "bytes"}
         if found := _RANGE.fullmatch(self.headers.get("Range", "")):
@@ -120,11 +120,11 @@ class Connection(BaseHTTPRequestHandler):
                 raise HubError(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{size}"})
             status, extra["Content-Range"] = 206, f"bytes {start}-{end - 1}/{size}"
         extra["Content-Type"] = "application/octet-stream"
-        self.send(status, {**headers, **extra}, read_pieces(path, start, end), end - start)
+        self.send(status, {**headers, **extra}, read_chunks(path, start, end), end - start)
 
     def send(self, status: int, headers: Mapping[str, str], body: Iterable[bytes], length: int) -> None:
-        """Answer, subject to the request's fault."""
-        for _ in self.pieces():
+        """Send a response, subject to the request's fault."""
+        for _ in self.chunks():
             pass
         empty = self.command == "HEAD" or length == 0
         if empty and self.fault.cut_after is not None:
@@ -140,10 +140,10 @@ class Connection(BaseHTTPRequestHandler):
 
     def _send_body(self, body: Iterable[bytes]) -> None:
         left = self.fault.cut_after
-        for piece in body:
-            self.wfile.write((piece.translate(_FLIPPED) if self.fault.corrupt else piece)[:left])
+        for chunk in body:
+            self.wfile.write((chunk.translate(_FLIPPED) if self.fault.corrupt else chunk)[:left])
             if left is not None:
-                left = max(left - len(piece), 0)
+                left = max(left - len(chunk), 0)
                 if left == 0:
                     self._hang_up()
                     return

@@ -17,10 +17,10 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 
-from local_hub_api import HubConnection
-from local_hub_http import Fault, Request
-from local_hub_storage import Blob, BlobStore, Repository, read_pieces
-from local_hub_xet import XetStore
+from fakes.hub.api import HubConnection
+from fakes.hub.http import Fault, Request
+from fakes.hub.storage import Blob, BlobStore, Repository, read_chunks
+from fakes.hub.xet import XetStore
 
 __all__ = ["Fault", "LocalHub", "Request"]
 
@@ -30,7 +30,7 @@ _CLIENT_SETTINGS = re.compile(r"(HF|HUGGING_?FACE|TRANSFORMERS|DATASETS)_.*|.*_p
 class LocalHub:
     """The server and its users; a context manager that serves from entry to exit.
 
-    ``tokens`` gives the user of each token. A user writes only below the own name, and not at all with one of
+    ``tokens`` gives the user of each token. A user may write only under the user's name, and not at all with one of
     the ``read_only_tokens``. ``private`` and ``gated`` hold repository ids, ``granted`` the pairs of (user,
     repository id) that may read those besides their owner. Listings come in pages of ``page_size`` entries.
     """
@@ -99,9 +99,9 @@ class LocalHub:
         changes: dict[str, Blob | None] = dict.fromkeys(files)
         for path, content in files.items():
             if content is not None:
-                sha256 = self.blobs.write([content] if isinstance(content, bytes) else read_pieces(content))
+                sha256 = self.blobs.write([content] if isinstance(content, bytes) else read_chunks(content))
                 stored = self.blobs.path(sha256)
-                sample = next(read_pieces(stored, 0, 512), b"")
+                sample = next(read_chunks(stored, 0, 512), b"")
                 lfs = repo.uses_lfs(tree, path, stored.stat().st_size, sample)
                 changes[path] = self.blobs.blob(sha256, lfs)
                 if lfs and self.xet:
@@ -115,6 +115,11 @@ class LocalHub:
         """
         with self._lock:
             self._faults.append((re.compile(pattern), deque(outcomes)))
+
+    def repair(self) -> None:
+        """Cancel all outcomes that were ordered."""
+        with self._lock:
+            self._faults.clear()
 
     def seen(self, pattern: str) -> list[Request]:
         """Return the requests so far whose ``METHOD path`` the pattern finds."""
@@ -130,7 +135,7 @@ class LocalHub:
         return env if token is None else env | {"HF_TOKEN": token}
 
     def receive(self, request: Request) -> Fault:
-        """Log a request and tell the fault ordered for it."""
+        """Log a request and return the fault ordered for it."""
         with self._lock:
             self.requests.append(request)
             for pattern, outcomes in self._faults:

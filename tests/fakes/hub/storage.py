@@ -14,14 +14,14 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-PIECE = 1 << 20
-LFS_SIZE = 10 * PIECE
+CHUNK = 1 << 20  # bytes
+LFS_SIZE = 10 * CHUNK
 LFS_SUFFIXES = "arrow bin ckpt flac gz h5 mp3 npy npz ogg onnx parquet pkl pt pth safetensors tar wav zip"
 GITATTRIBUTES = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES.split())
 
 
 class HubError(Exception):
-    """An answer of the Hub that is not a success: status, message and the Hub's error code."""
+    """An error response of the Hub: status, message and the Hub's error code."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class HubError(Exception):
             self.headers["X-Error-Code"] = code
 
 
-def read_pieces(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """Yield a file, or bytes ``start`` to ``end`` of it, in pieces that fit in memory."""
+def read_chunks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """Yield a file, or bytes ``start`` to ``end`` of it, in chunks that fit in memory."""
     left = (path.stat().st_size if end is None else end) - start
     with path.open("rb") as file:
         file.seek(start)
-        while left > 0 and (piece := file.read(min(PIECE, left))):
-            left -= len(piece)
-            yield piece
+        while left > 0 and (chunk := file.read(min(CHUNK, left))):
+            left -= len(chunk)
+            yield chunk
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Blob:
 
 
 class BlobStore:
-    """Contents of files, each kept once under its sha256."""
+    """Contents of files, each stored once under its sha256."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -86,13 +86,13 @@ class BlobStore:
         """Return where the content of this sha256 lies, whether or not it is there."""
         return self.root / sha256
 
-    def write(self, pieces: Iterable[bytes], expected: str | None = None) -> str:
+    def write(self, chunks: Iterable[bytes], expected: str | None = None) -> str:
         """Store a content and return its sha256; with ``expected``, refuse any other content."""
         digest, temporary = hashlib.sha256(), self.root / f"{uuid.uuid4().hex}.part"
         with temporary.open("wb") as file:
-            for piece in pieces:
-                digest.update(piece)
-                file.write(piece)
+            for chunk in chunks:
+                digest.update(chunk)
+                file.write(chunk)
         sha256 = digest.hexdigest()
         if expected is not None and sha256 != expected:
             temporary.unlink()
@@ -106,12 +106,12 @@ class BlobStore:
         if lfs:
             pointer = _pointer(sha256, size)
             return Blob(sha256, size, _git_oid([pointer], len(pointer)), lfs=True)
-        return Blob(sha256, size, _git_oid(read_pieces(self.path(sha256)), size), lfs=False)
+        return Blob(sha256, size, _git_oid(read_chunks(self.path(sha256)), size), lfs=False)
 
 
 @dataclass(frozen=True)
 class Commit:
-    """One commit: the whole tree it holds, by path, and the commit before it."""
+    """One commit: its complete tree, by path, and the commit before it."""
 
     sha: str
     parent: str | None
@@ -263,10 +263,10 @@ def _pointer(sha256: str, size: int) -> bytes:
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
-def _git_oid(pieces: Iterable[bytes], size: int) -> str:
+def _git_oid(chunks: Iterable[bytes], size: int) -> str:
     digest = hashlib.sha1(f"blob {size}\0".encode())
-    for piece in pieces:
-        digest.update(piece)
+    for chunk in chunks:
+        digest.update(chunk)
     return digest.hexdigest()
 
 

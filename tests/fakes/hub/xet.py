@@ -1,6 +1,6 @@
 """The local Hub's Xet storage: the store on disk that hf_xet itself can keep, without a server.
 
-Only one process at a time can open such a store, so the Hub never opens it in its own: uploads run in a process that
+Only one process at a time can open such a store, so the Hub never opens it itself: uploads run in a process that
 ends, and what a client uploaded is read from a copy.
 """
 
@@ -29,7 +29,7 @@ VERIFIED, HAS_SHA256 = 1 << 31, 1 << 30  # flags of a file in a shard
 
 
 class XetStore:
-    """Files by their Xet hash. ``url`` is what the Hub tells its clients; a test may set another."""
+    """Files by their Xet hash. ``url`` is the address that clients get; a test may set another."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

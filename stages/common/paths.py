@@ -1,0 +1,30 @@
+"""Where each file of the pipeline lies, relative to the project's top folder. dvc.yaml has the same paths."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+RAW = Path("data/raw")
+CLIPS = RAW / "clips.csv"
+REJECTED = RAW / "rejected.csv"
+REPETITIONS = RAW / "repetitions.csv"
+DATASET_SOURCE = RAW / "source.json"
+BASE = Path("models/base")
+BASE_SOURCE = BASE / "source.json"
+
+SPLITS = Path("data/splits.csv")
+SPLIT_COUNTS = Path("metrics/split.json")
+ENCODED = Path("data/encoded")
+
+FINETUNED = Path("models/finetuned")
+TRAINING = FINETUNED / "training.json"
+EPOCHS = Path("metrics/train")
+
+BASELINES = Path("metrics/baselines.json")
+METRICS = Path("metrics/metrics.json")
+PREDICTIONS = Path("metrics/predictions.csv")
+CONFUSION = Path("metrics/confusion.csv")
+FIGURE = Path("metrics/result.png")
+REPORT = Path("metrics/report.html")
+
+PUBLISHED = Path("models/published")

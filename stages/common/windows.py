@@ -1,0 +1,98 @@
+"""Windows: sections of a clip that the model sees, in samples or, behind a cached feature encoder, in frames."""
+
+from itertools import groupby
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset, List
+
+from stages.common.encoded_clips import EncodedClips
+from stages.common.errors import UserError
+
+
+def window_length(encoded: EncodedClips, model: torch.nn.Module, seconds: float | None, key: str) -> int | None:
+    """Return the length of a window in samples, or in frames if the feature encoder's output is cached.
+
+    Args:
+        key: of params.yaml that asks for the windows, for messages.
+
+    Returns:
+        None for complete clips.
+
+    Raises:
+        UserError: the model takes spectrograms of a fixed size, the base model's output is cached, no clip is as
+            long as the window, or the window is too short for the model.
+    """
+    if seconds is None:
+        return None
+    if encoded.cached_part == "base":
+        raise UserError("the cached output of the base model cannot be cut into windows; set it to null", key=key)
+    if encoded.cached_part is None and not isinstance(encoded.rows.features[encoded.feature_column], List):
+        raise UserError(
+            f"{type(encoded.extractor).__name__} makes spectrograms of a fixed length, which cannot be cut; set it to "
+            "null, and lower resample_encode.max_seconds for shorter clips",
+            key=key,
+        )
+    sampling_rate = encoded.extractor.sampling_rate
+    samples = round(seconds * sampling_rate)
+    frames = int(model._get_feat_extract_output_lengths(samples))
+    window = frames if encoded.cached_part else samples
+    longest = _longest(encoded)
+    if window > longest:
+        longest_seconds = longest * seconds / window if encoded.cached_part else longest / sampling_rate
+        raise UserError(
+            f"{seconds} s is longer than every clip (at most {longest_seconds:.3g} s); "
+            "make it shorter, or null for complete clips",
+            key=key,
+        )
+    if frames < 1:
+        raise UserError(f"{seconds} s is shorter than one frame of the model; make it longer", key=key)
+    return window
+
+
+def _longest(encoded: EncodedClips) -> int:
+    """Return the length of the longest clip, in samples or frames."""
+    chunks = encoded.rows.data.column(encoded.feature_column).chunks
+    return max(pc.max(pc.list_value_length(getattr(chunk, "storage", chunk))).as_py() for chunk in chunks)
+
+
+class ClipDataset(torch.utils.data.Dataset):
+    """Clips of one split for a data loader: a new random window of each, or the complete clip if `window` is None."""
+
+    def __init__(self, rows: Dataset, feature_column: str, window: int | None = None) -> None:
+        self.rows, self.feature_column, self.window = rows, feature_column, window
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Return features, float32, (samples,), (bins, frames) or cached (frames, channels), and the label's id."""
+        row = self.rows[index]
+        array = row[self.feature_column]
+        return array if self.window is None else random_window(array, self.window), int(row["label"])
+
+
+def equal_length_batches(clips: ClipDataset, batch_size: int) -> list[list[int]]:
+    """Return the indices of all clips in batches, each of clips of the same length."""
+    shapes = [clips[index][0].shape for index in range(len(clips))]
+    order = sorted(range(len(clips)), key=shapes.__getitem__)
+    groups = [list(group) for _, group in groupby(order, key=shapes.__getitem__)]
+    return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
+
+
+def random_window(array: np.ndarray, window: int) -> np.ndarray:
+    """Cut one window at a random place, or return a shorter clip as it is. array: (samples,) or (frames, channels)."""
+    if len(array) <= window:
+        return array
+    # torch's generator, because the Trainer seeds it, also in workers.
+    start = int(torch.randint(len(array) - window + 1, ()))
+    return array[start : start + window]
+
+
+def cut_windows(array: np.ndarray, window: int | None) -> list[np.ndarray]:
+    """Cut a clip into windows side by side. The last one starts earlier, so that it is as long as the others."""
+    if window is None or len(array) <= window:
+        return [array]
+    starts = [*range(0, len(array) - window, window), len(array) - window]
+    return [array[start : start + window] for start in starts]

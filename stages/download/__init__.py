@@ -1,0 +1,1 @@
+"""Download the labelled clips and the base model."""

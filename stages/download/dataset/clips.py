@@ -1,0 +1,141 @@
+"""Check the files that a source returned: decode each, count originals, find repetitions, report what is rejected."""
+
+import csv
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from stages.common import audio
+from stages.common.errors import UserError
+from stages.common.tables import Clip
+from stages.common.threads import map_in_threads
+from stages.download.dataset import repetitions
+from stages.download.dataset.selection import HIDDEN
+
+MAX_LISTED = 10  # files that are printed for each reason
+# The columns of metrics/predictions.csv that are no labels.
+RESERVED = {"clip", "label", "prediction"}
+
+
+def inspect_clip(file: Path) -> Clip | audio.AudioError:
+    """Decode and hash one file at audio/<label>/<clip>.<ext>, and return its row of clips.csv or what is wrong."""
+    try:
+        facts = audio.inspect_audio(file)
+    except audio.AudioError as error:
+        return error
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    path = str(Path("audio", file.parent.name, file.name))
+    return Clip(file.stem, file.parent.name, path, sha256, facts.sampling_rate, facts.channels, round(facts.seconds, 3))
+
+
+def inspect_clips(files: dict[Path, str]) -> tuple[list[Clip], list[tuple[str, str]]]:
+    """Decode all files, and remove those that cannot be used.
+
+    Args:
+        files: path on disk -> path inside the data set.
+
+    Returns:
+        The clips in the order of the files, and (path inside the data set, reason) of the removed files.
+    """
+    clips, broken = [], []
+    rows = map_in_threads(inspect_clip, files)
+    for file, row in tqdm(zip(files, rows), "check", len(files), unit="clip"):
+        if isinstance(row, Clip):
+            clips.append(row)
+        else:
+            broken.append((files[file], str(row)))
+            file.unlink()
+    return clips, broken
+
+
+def check_usable(clips: list[Clip], unusable: list[tuple[str, str]], max_rejected: float) -> None:
+    """Check that enough clips remain.
+
+    Raises:
+        UserError: more than max_rejected (a share) of the clips are unusable, fewer than two labels remain, or a label
+            is the name of a column.
+    """
+    total = len(clips) + len(unusable)
+    if len(unusable) > max_rejected * total:
+        raise UserError(
+            f"{len(unusable)} of {total} audio files rejected (first: {unusable[0][0]}: {unusable[0][1]}), more than "
+            f"{max_rejected}; fix or remove them, or raise max_rejected",
+            key="download.dataset.max_rejected",
+        )
+    labels = sorted({clip.label for clip in clips})
+    if taken := sorted(RESERVED & set(labels)):
+        raise UserError(f"label {taken[0]} is the name of a column of metrics/predictions.csv; rename its folder")
+    if len(labels) < 2:
+        raise UserError(f"a classifier needs at least two labels, found {labels}; add a folder per label")
+
+
+def count_originals(files: list[Path], table: Path) -> dict[str, Any]:
+    """Count the files whose MD5 matches a table of originals, and print the count.
+
+    Args:
+        table: CSV file with the columns clip and md5.
+
+    Returns:
+        For source.json: name of the table, number of its clips found and unmodified, names of the modified ones.
+
+    Raises:
+        UserError: the table is missing or has other columns.
+    """
+    try:
+        with table.open(newline="") as content:
+            known = {row["clip"]: row["md5"] for row in csv.DictReader(content)}
+    except (FileNotFoundError, KeyError):
+        raise UserError(f"{table} needs the columns clip and md5", key="download.dataset.originals") from None
+    differ = [file.name for file in files if file.stem in known and _md5(file) != known[file.stem]]
+    original = len({file.stem for file in files} & known.keys()) - len(differ)
+    print(f"{original} of the {len(known)} files of {table.name} match the originals (MD5)")
+    _print_some([f"not the original: {name}" for name in differ], "source.json")
+    return {"table": table.name, "known": len(known), "original": original, "differ": differ}
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def find_repetitions(raw: Path, clips: list[Clip]) -> list[tuple[str, int]]:
+    """Return (clip, number of the recording) for each clip that repeats another."""
+    numbers = repetitions.number_recordings([raw / clip.path for clip in clips], [clip.sha256 for clip in clips])
+    print(f"found {len(set(numbers.values()))} recordings that occur in several clips ({len(numbers)} clips)")
+    first: dict[int, Clip] = {}
+    for i, number in sorted(numbers.items()):
+        one, other = first.setdefault(number, clips[i]), clips[i]
+        if one.label != other.label:
+            print(f"the same recording is labelled {one.label} and {other.label}: {one.clip}, {other.clip}")
+    return [(clips[i].clip, number) for i, number in sorted(numbers.items())]
+
+
+def report_rejected(rejected: list[tuple[str, str]]) -> None:
+    """Print up to MAX_LISTED files for each reason. rejected: (file, reason)."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in rejected:
+        by_reason.setdefault(reason.split(":")[0], []).append(f"{name}: {reason}")
+    for reason, lines in by_reason.items():
+        if reason == HIDDEN:
+            # macOS puts one beside each clip of an archive; they are not clips.
+            print(f"hidden files ignored: {len(lines)} (first: {lines[0].removesuffix(f': {HIDDEN}')})")
+        else:
+            _print_some([f"rejected {line}" for line in lines], "rejected.csv")
+
+
+def _print_some(lines: list[str], table: str) -> None:
+    for line in lines[:MAX_LISTED]:
+        print(line)
+    if len(lines) > MAX_LISTED:
+        print(f"{len(lines) - MAX_LISTED} more like that; data/raw/{table} lists them all")
+
+
+def summarize(clips: list[Clip], rejected: list[tuple[str, str]]) -> str:
+    """Return the numbers of clips, labels, rejected and hidden files in one line."""
+    hidden = sum(reason == HIDDEN for _, reason in rejected)
+    ignored = f", hidden files ignored: {hidden}" if hidden else ""
+    labels = len({clip.label for clip in clips})
+    return f"{len(clips)} clips of {labels} labels, {len(rejected) - hidden} files rejected{ignored}"

@@ -1,0 +1,1 @@
+"""Measure the fine-tuned model and two baselines on the test clips."""

@@ -1,0 +1,1 @@
+"""Assemble the model repository and push it."""

@@ -1,0 +1,30 @@
+"""The section `publish` of params.yaml."""
+
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from stages.common.errors import UserError
+from stages.common.hub_id import HubId
+from stages.common.params import Number, Section
+
+
+class PublishParams(Section):
+    """The model repository on the Hub."""
+
+    name: HubId = Field(
+        "my-audio-classifier", description="Name of the repo on the Hub, or owner/name; without an owner: your account."
+    )
+    push: bool = Field(False, description="Push to the Hub; false: only assemble models/published.")
+    private: bool = Field(True, description="Create the repo as private; an existing repo keeps its visibility.")
+    min_accuracy: Number | None = Field(None, ge=0, le=1, description="Do not push below this test accuracy.")
+
+    def find_obstacles(self) -> Iterator[UserError]:
+        """Check that there is a token for a push."""
+        if not self.push:
+            return
+        from huggingface_hub import get_token
+
+        if get_token() is None:
+            message = "true needs a token for the Hub; log in with `hf auth login`, or set HF_TOKEN"
+            yield UserError(message, key="publish.push")

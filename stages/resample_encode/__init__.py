@@ -1,0 +1,1 @@
+"""Convert every clip to model input."""

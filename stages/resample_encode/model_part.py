@@ -1,0 +1,49 @@
+"""Run a part of the base model that training does not change, so that its output can be cached."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from stages.common.architectures import can_be_cached, find_part
+from stages.common.classifier import load_classifier
+from stages.common.device import find_device, is_bf16_chosen, make_deterministic
+from stages.common.errors import UserError
+
+
+def load_part(folder: Path, config: PreTrainedConfig, part: str, precision: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Load a part of the base model as a function.
+
+    Args:
+        part: feature_encoder or base. precision: auto, fp32 or bf16.
+
+    Returns:
+        A function from the model's input, float32, to float32 (frames, channels); of the base, one frame, the mean.
+
+    Raises:
+        UserError: the model has no such part, its head needs more than the part's output, or weights are missing.
+    """
+    make_deterministic(0, threads=1)  # the clips already run on several threads
+    logging.set_verbosity_error()
+    model = load_classifier(folder, config).eval()
+    found = find_part(model, part)
+    if found is None or not can_be_cached(model, part):
+        raise UserError(
+            f"{config.model_type} has no {part} whose output is all that its head needs; set input",
+            key="resample_encode.cache",
+        )
+    device, bf16 = find_device(), is_bf16_chosen(precision)
+    module = getattr(*found).to(device)
+
+    @torch.inference_mode()
+    def run_part(features: np.ndarray) -> np.ndarray:
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            output = module(torch.from_numpy(features)[None].to(device))
+        # The heads map each frame linearly and take the mean, so the mean alone gives the same result.
+        output = output[0].T if part == "feature_encoder" else output.last_hidden_state.mean(1)
+        return output.float().cpu().numpy()
+
+    return run_part

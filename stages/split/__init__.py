@@ -1,0 +1,1 @@
+"""Assign every clip to train, validation or test."""

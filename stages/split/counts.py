@@ -1,0 +1,56 @@
+"""Count the clips of each split, and the groups that appear in more than one."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stages.common.errors import UserError
+from stages.common.tables import SPLIT_NAMES
+from stages.split.params import SplitParams
+
+
+def count_splits(splits: pd.DataFrame, groups: pd.DataFrame, left_out: int) -> dict[str, Any]:
+    """Count clips per split and label, and the test clips that share a group with a train or validation clip.
+
+    Args:
+        splits: columns label and split. groups: as `read_groups` returns them, of the same clips.
+        left_out: number of clips that are in no split.
+    """
+    clips = splits.groupby(["split", "label"]).size()
+    test = splits["split"].to_numpy() == "test"
+    leakage = {}
+    for name in groups:
+        ids = groups[name].to_numpy()
+        known = pd.notna(ids)
+        leakage[name] = {
+            "test_clips": int(test.sum()),
+            "known": int((test & known).sum()),
+            "shared": int(np.isin(ids[test & known], ids[~test & known]).sum()),
+        }
+    return {
+        "total": {name: int((splits["split"] == name).sum()) for name in SPLIT_NAMES},
+        "left_out": left_out,
+        "labels": {
+            label: {name: int(clips.get((name, label), 0)) for name in SPLIT_NAMES}
+            for label in sorted(splits["label"].unique())
+        },
+        "leakage": leakage,
+    }
+
+
+def check_labels(labels: pd.Series, splits: pd.DataFrame) -> None:
+    """Raise UserError if a label has no training clip or the test split is empty. labels: of all clips."""
+    missing = sorted(set(labels) - set(splits.loc[splits["split"] == "train", "label"]))
+    if missing:
+        raise UserError(f"label {missing[0]} has no clip in train; add clips, or change split.seed or split.method")
+    if not (splits["split"] == "test").any():
+        raise UserError("no clip is in test; increase split.test_size, or add test clips to the published list")
+
+
+def report_uneven(totals: dict[str, int], params: SplitParams) -> None:
+    """Print a line if large groups make a split half as large again as asked, or half of it."""
+    clips = sum(totals.values())
+    for name, share in (("test", params.test_share), ("validation", params.validation_size)):
+        if share and not 0.5 < totals[name] / (share * clips) < 1.5:
+            print(f"{name} has {totals[name] / clips:.0%} of the clips, not {share:.0%}, because groups stay together")

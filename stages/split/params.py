@@ -1,0 +1,70 @@
+"""The section `split` of params.yaml."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from stages.common.errors import UserError
+from stages.common.params import Number, Section
+from stages.split.methods import METHODS
+
+METHOD_NAMES = [*METHODS, "published"]
+
+
+class SplitParams(Section):
+    """How the clips are assigned to train, validation and test."""
+
+    method: str = Field(
+        "stratified",
+        description="random, stratified (by label), grouped (no group in two splits) or published (a list).",
+        json_schema_extra={"enum": list[JsonValue](METHOD_NAMES)},
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="Another seed gives another split.")
+    test_size: Number = Field(0.2, gt=0, lt=1, description="Share of the clips; unused with folds or a published list.")
+    validation_size: Number = Field(
+        0.1, ge=0, lt=1, description="Share of the clips; with 0, the test clips select the best epoch."
+    )
+    folds: int | None = Field(None, ge=2, description="Number of cross-validation folds; replaces test_size.")
+    fold: int = Field(0, ge=0, description="Index of the test fold, from 0.")
+    groups: dict[str, str] = Field(
+        {}, description="Group name, such as artist: CSV file with the columns clip and <group name>."
+    )
+    published: str | None = Field(None, description="CSV file with the columns clip and split, for method published.")
+
+    @property
+    def test_share(self) -> float:
+        """The test clips' share of all."""
+        return 1 / self.folds if self.folds else self.test_size
+
+    @field_validator("method")
+    @classmethod
+    def _check_method(cls, method: str) -> str:
+        if method not in METHOD_NAMES:
+            raise ValueError(f"must be {' or '.join(METHOD_NAMES)}, got {method!r}")
+        return method
+
+    @model_validator(mode="after")
+    def _check(self) -> "SplitParams":
+        if self.test_share + self.validation_size >= 1:
+            raise ValueError("test_size and validation_size leave nothing to train on")
+        if "recording" in self.groups:
+            raise ValueError("groups: recording is reserved for what the audio shows; rename the column")
+        if self.folds and self.method not in ("stratified", "grouped"):
+            raise ValueError(f"folds needs method stratified or grouped, not {self.method}; set folds: null")
+        if self.folds and self.fold >= self.folds:
+            raise ValueError(f"fold is {self.fold}, but the {self.folds} folds are counted from 0")
+        if self.fold and not self.folds:
+            raise ValueError(f"fold is {self.fold} but folds is not set; set folds too")
+        if self.method == "published" and not self.published:
+            raise ValueError("method published requires the key published (a CSV file with the columns clip and split)")
+        return self
+
+    def find_obstacles(self) -> Iterator[UserError]:
+        """Check that the tables exist."""
+        tables = {f"groups.{name}": path for name, path in self.groups.items()}
+        if self.published:
+            tables["published"] = self.published
+        for key, path in tables.items():
+            if not Path(path).is_file():
+                yield UserError(f"no file {path}", key=f"split.{key}")

@@ -1,0 +1,30 @@
+"""Build the model that is trained: the base model with a new classification head."""
+
+from pathlib import Path
+
+from transformers import AutoConfig, PreTrainedModel
+
+from stages.common.architectures import DROPOUTS, freeze_part, set_dropout
+from stages.common.classifier import load_classifier
+from stages.common.errors import UserError
+from stages.train.params import TrainParams
+
+
+def build_model(base: Path, labels: list[str], params: TrainParams) -> PreTrainedModel:
+    """Load the base model, float32, with a new head and the label names in its config.
+
+    Raises:
+        UserError: the architecture does not have what params ask for, or weights are missing.
+    """
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
+    for key in DROPOUTS:
+        set_dropout(config, key, getattr(params, key))
+    if params.spec_augment:
+        config.update(params.spec_augment.model_dump() | {"apply_spec_augment": True})
+    model = load_classifier(base, config)
+    if params.spec_augment and not hasattr(model.base_model, "_mask_hidden_states"):
+        raise UserError(f"a {config.model_type} model does not use it; set it to null", key="train.spec_augment")
+    if params.freeze != "none":
+        freeze_part(model, params.freeze)
+    return model

@@ -1,0 +1,103 @@
+"""The section `train` of params.yaml."""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field
+
+from stages.common.errors import UserError
+from stages.common.params import Number, Section
+
+# The parts of the model whose output is cached -> the values of train.freeze that do not train them.
+FROZEN_BY = {"feature_encoder": ("feature_encoder", "base"), "base": ("base",)}
+
+
+class SpecAugment(Section):
+    """Masks time and channels in training (Park et al., arXiv:1904.08779)."""
+
+    mask_time_prob: Number = Field(0.05, ge=0, lt=1, description="Share of the time that is masked.")
+    mask_time_length: int = Field(10, ge=1, description="Frames in one mask.")
+    mask_feature_prob: Number = Field(0.0, ge=0, lt=1, description="Share of the channels that is masked.")
+    mask_feature_length: int = Field(10, ge=1, description="Channels in one mask.")
+
+
+class TrainParams(Section):
+    """Training with the Trainer of Transformers."""
+
+    seed: int = Field(42, ge=0, lt=2**32, description="Another seed gives another head, order and windows.")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads; null: all. A fixed number gives byte-identical results."
+    )
+    epochs: int = Field(10, ge=1, description="Passes over the training clips; the best one is kept.")
+    batch_size: int = Field(8, ge=1, description="Clips in a batch; halved automatically if memory runs out.")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches before each step of the optimizer.")
+    eval_batch_size: int = Field(8, ge=1, description="Clips in a batch of the evaluation after each epoch.")
+    learning_rate: Number = Field(5e-5, gt=0, description="Peak of the learning rate, with AdamW.")
+    warmup_ratio: Number = Field(0.1, ge=0, lt=1, description="Warm-up share of all steps, then linear decay.")
+    weight_decay: Number = Field(0.0, ge=0, description="Weight decay of AdamW.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 or fp16 if the device supports it, else fp32. fp16 needs a GPU."
+    )
+    window_seconds: Number | None = Field(
+        None, gt=0, description="Length of random training crops; null: complete clips, as Whisper and AST need."
+    )
+    freeze: Literal["none", "feature_encoder", "base"] = Field(
+        "none", description="Part that is not trained: none, feature_encoder, or base (all but the head)."
+    )
+    dropout: Number | None = Field(None, ge=0, lt=1, description="Dropout of the model; null: the base model's.")
+    attention_dropout: Number | None = Field(
+        None, ge=0, lt=1, description="Dropout of attention; null: the base model's. 0 saves memory and, in bf16, time."
+    )
+    label_smoothing: Number = Field(0.0, ge=0, lt=1, description="Label smoothing of the training loss.")
+    spec_augment: SpecAugment | None = Field(
+        None, description="Masks for training (SpecAugment), e.g. {mask_time_prob: 0.05}; null: the base model's."
+    )
+    early_stopping: int | None = Field(None, ge=1, description="Patience in epochs; null: train all epochs.")
+    logging_steps: int = Field(5, ge=1, description="Steps between two points of the TensorBoard logs.")
+
+    def find_conflicts(self, sections: dict[str, Any]) -> Iterator[UserError]:
+        """Check the windows and the frozen part against the encoded clips."""
+        if encode := sections.get("resample_encode"):
+            if self.window_seconds and self.window_seconds > encode.max_seconds:
+                message = f"{self.window_seconds} s is longer than resample_encode.max_seconds: {encode.max_seconds}"
+                yield UserError(message, key="train.window_seconds")
+            yield from self.find_cache_conflicts(encode.cache)
+
+    def find_cache_conflicts(self, part: str | None) -> Iterator[UserError]:
+        """Yield an error for each key that asks for more than the cached output of a part of the model allows."""
+        if part not in FROZEN_BY:
+            return
+        if self.freeze not in FROZEN_BY[part]:
+            yield UserError(
+                f"{self.freeze} cannot train the {part}, whose output is cached; set {part}, or "
+                "resample_encode.cache: input",
+                key="train.freeze",
+            )
+        if part != "base":
+            return
+        if self.window_seconds:
+            yield UserError(
+                "the cached output of the base model cannot be cut into windows; set it to null",
+                key="train.window_seconds",
+            )
+        # A rate of 0 is what the cached output has.
+        for key in ("dropout", "attention_dropout", "spec_augment"):
+            if getattr(self, key):
+                yield UserError("the base model's cached output has none; set it to null", key=f"train.{key}")
+
+    def find_obstacles(self) -> Iterator[UserError]:
+        """Check that there is a GPU for fp16."""
+        if self.precision == "fp16" and not has_nvidia_gpu():
+            yield UserError("fp16 needs a GPU; set auto or fp32", key="train.precision")
+
+
+def has_nvidia_gpu() -> bool:
+    """Return whether CUDA's driver finds a GPU. Importing torch to ask it would take seconds."""
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int()
+    return cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0

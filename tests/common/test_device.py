@@ -1,0 +1,49 @@
+import importlib
+import os
+
+import pytest
+import torch
+from helpers import simulate_t4, user_error
+
+from stages.common import device
+
+
+def test_first_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more than one, the Trainer would multiply the batch size."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    importlib.reload(device)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
+
+
+def test_t4_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate_t4(monkeypatch)
+    assert device.find_device() == "cuda"
+    assert not device.has_bf16()
+    assert not device.is_bf16_chosen("auto")
+    assert device.is_bf16_chosen("bf16")
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "fitting", "tried"),
+    [(8, 8, [8]), (8, 3, [8, 4, 2]), (6, 3, [6, 3]), (9, 4, [9, 3]), (7, 6, [7, 1])],
+)
+def test_smaller_batches_divide_the_batch(batch_size: int, fitting: int, tried: list[int]) -> None:
+    sizes = []
+
+    def run(size: int) -> int:
+        sizes.append(size)
+        if size > fitting:
+            raise torch.OutOfMemoryError("out of memory")
+        return size
+
+    assert device.with_smaller_batches(run, batch_size, "train.batch_size", "use shorter clips") == tried[-1]
+    assert sizes == tried
+
+
+def test_single_clip_too_large() -> None:
+    def run(size: int) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    error = user_error(lambda: device.with_smaller_batches(run, 4, "train.batch_size", "use shorter clips"))
+    assert error.key == "train.batch_size"
+    assert "use shorter clips" in str(error)

@@ -1,0 +1,221 @@
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import yaml
+from helpers import ROOT, set_params, user_error
+from pydantic import Field
+
+from stages.common.errors import InvalidParamsError
+from stages.common.params import RENAMED_KEYS, Number, Section, check_params, find_schema, load_params
+from stages.common.params_help import describe_params
+
+
+class Example(Section):
+    epochs: int = Field(ge=1)
+    learning_rate: Number = Field(gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Here(Section):
+    source: Literal["here"]
+    path: str
+
+
+class There(Section):
+    source: Literal["there"]
+    id: str
+
+
+UNION: Any = Annotated[Here | There, Field(discriminator="source")]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(text: str, schema: Any = Example, section: str = "train") -> Any:
+    Path("params.yaml").write_text(text)
+    return load_params(section, schema)
+
+
+def problems(call: Any) -> dict[str | None, str]:
+    """Return the messages of InvalidParamsError by key."""
+    error = user_error(call)
+    assert isinstance(error, InvalidParamsError)
+    return {problem.key: str(problem) for problem in error.problems}
+
+
+@pytest.mark.parametrize("text", ["5e-5", "5.0e-5", "0.00005"])
+def test_learning_rate_with_exponent(text: str) -> None:
+    assert load(f"train: {{epochs: 2, learning_rate: {text}}}") == Example(epochs=2, learning_rate=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "fact"),
+    [
+        ("train: {epochs: 2, learning_rte: 1.0}", "train.learning_rte", "did you mean learning_rate?"),
+        ("train: {epochs: 2, learning_rate: 1.0, x: 1}", "train.x", "unknown key; remove it"),
+        ("train: {epochs: two, learning_rate: 1.0}", "train.epochs", "got 'two'"),
+        ("train: {epochs: true, learning_rate: 1.0}", "train.epochs", "got True"),
+        ("train: {epochs: 0, learning_rate: 1.0}", "train.epochs", "greater than or equal to 1, got 0"),
+        ("train: {epochs: 2, learning_rate: fast}", "train.learning_rate", "got 'fast'"),
+        ("train: {epochs: 2, learning_rate: .nan}", "train.learning_rate", "got nan"),
+        ("train: {epochs: 2}", "train.learning_rate", "missing"),
+        ("train: {epochs: 2, learning_rate: 1, precision: fp8}", "train.precision", "'fp32' or 'bf16'"),
+        ("evaluate: {}", "train", "missing"),
+        ("train: 7", "train", "got 7"),
+    ],
+)
+def test_invalid_key(text: str, key: str, fact: str) -> None:
+    found = problems(lambda: load(text))
+    assert list(found) == [key]
+    assert fact in found[key]
+    assert "\n" not in found[key]
+
+
+@pytest.mark.parametrize("content", [b"train: {", b"- train", b"", b"\xff\xfe"])
+def test_invalid_file(content: bytes) -> None:
+    Path("params.yaml").write_bytes(content)
+    assert user_error(lambda: load_params("train", Example)).file == "params.yaml"
+
+
+def test_missing_file() -> None:
+    assert "top folder" in str(user_error(lambda: load_params("train", Example)))
+
+
+def test_source_is_no_part_of_the_key() -> None:
+    found = problems(lambda: load("download: {dataset: {source: here, id: x}}", UNION, "download.dataset"))
+    assert set(found) == {"download.dataset.path", "download.dataset.id"}
+
+
+@pytest.mark.parametrize("source", ["hre", "null", "3"])
+def test_unknown_source(source: str) -> None:
+    found = problems(lambda: load(f"download: {{dataset: {{source: {source}}}}}", UNION, "download.dataset"))
+    assert "must be here or there" in found["download.dataset.source"]
+
+
+def demo(folder: Path, values: dict[str, Any]) -> None:
+    shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+    set_params(folder, values)
+
+
+@pytest.mark.parametrize("old", RENAMED_KEYS)
+def test_renamed_key(folder: Path, old: str) -> None:
+    demo(folder, {old: 1})
+    assert RENAMED_KEYS[old].split(".")[1] in problems(lambda: check_params("train"))[old]
+
+
+@pytest.mark.parametrize(("old", "new"), [("procedural", "synthetic"), ("scratch", "random_weights")])
+def test_renamed_source(folder: Path, old: str, new: str) -> None:
+    key = "download.dataset.source" if old == "procedural" else "download.model.source"
+    demo(folder, {key: old})
+    assert f"write {new}" in problems(lambda: check_params("train"))[key]
+
+
+MISTAKES = {
+    "download.dataset.clips_per_labl": 3,
+    "split.method": "stratifed",
+    "resample_encode.max_seconds": -1,
+    "train.warmup": 0.1,
+    "evaluate.batch_size": "many",
+    "publish.pussh": True,
+}
+
+
+@pytest.mark.parametrize("stage", ["download", "split", "resample_encode", "train", "evaluate", "publish"])
+def test_every_stage_checks_all_sections(folder: Path, stage: str) -> None:
+    demo(folder, MISTAKES)
+    found = problems(lambda: check_params(stage))
+    assert set(found) == set(MISTAKES)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"trian": {}}, "trian"),
+        ({"train.window_seconds": 40}, "train.window_seconds"),
+        ({"evaluate.window_seconds": 40}, "evaluate.window_seconds"),
+        ({"resample_encode.cache": "feature_encoder"}, "train.freeze"),
+        ({"split.folds": 2, "split.validation_size": 0.5}, "split"),
+    ],
+)
+def test_conflict(folder: Path, values: dict[str, Any], key: str) -> None:
+    demo(folder, values)
+    assert list(problems(lambda: check_params("split"))) == [key]
+
+
+def test_conflicts_with_a_cached_base(folder: Path) -> None:
+    values = {"resample_encode.cache": "base", "evaluate.window_seconds": 1, "train.dropout": 0.1}
+    demo(folder, values | {"train.spec_augment": {"mask_time_prob": 0.1}})
+    keys = {"train.freeze", "train.window_seconds", "train.dropout", "train.spec_augment", "evaluate.window_seconds"}
+    assert set(problems(lambda: check_params("download"))) == keys
+
+
+OBSTACLES = [
+    ("download.dataset", {"source": "folder", "path": "nowhere"}, "download.dataset.path"),
+    ("download.dataset", {"source": "synthetic", "originals": "no.csv"}, "download.dataset.originals"),
+    ("download.dataset", {"source": "synthetic", "seconds": 1e9}, "download.dataset"),
+    ("download.model", {"source": "folder", "path": "."}, "download.model.path"),
+    ("split.groups", {"artist": "no.csv"}, "split.groups.artist"),
+    ("split", {"method": "published", "published": "no.csv"}, "split.published"),
+]
+
+
+@pytest.mark.parametrize(("section", "value", "key"), OBSTACLES, ids=[key for _, _, key in OBSTACLES])
+def test_obstacle(folder: Path, section: str, value: Any, key: str) -> None:
+    demo(folder, {section: value})
+    assert list(problems(lambda: check_params("download", "dataset"))) == [key]
+    # The outputs of earlier stages may come from a DVC remote, without what they were made from.
+    check_params("train")
+
+
+def test_push_without_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    demo(folder, {"publish.push": True})
+    assert list(problems(lambda: check_params("download", "dataset"))) == ["publish.push"]
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")
+    check_params("download", "dataset")
+
+
+def test_finished_half_of_download_is_not_checked(folder: Path) -> None:
+    demo(folder, {"download.model": {"source": "folder", "path": "gone"}})
+    assert list(problems(lambda: check_params("download", "dataset"))) == ["download.model.path"]
+    params = {"params.yaml": {"download.model": {"source": "folder", "path": "gone"}}}
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"download@model": {"params": params}}}))
+    check_params("download", "dataset")
+    assert list(problems(lambda: check_params("download", "model"))) == ["download.model.path"]
+
+
+def test_mistakes_show_before_torch_is_imported(folder: Path) -> None:
+    demo(folder, MISTAKES)
+    start = time.monotonic()
+    code = (
+        "import sys, runpy\n"
+        "try: runpy.run_module('stages.train', run_name='__main__', alter_sys=True)\n"
+        "finally: assert not {'torch', 'pandas', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(MISTAKES)
+    assert all(line.startswith("error: params.yaml: ") for line in lines)
+    assert time.monotonic() - start < 10  # two seconds on a quiet machine
+    assert [path.name for path in folder.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize("section", ["download", "split", "resample_encode", "train", "evaluate", "publish"])
+def test_help_describes_all_keys(section: str) -> None:
+    text = describe_params(section)
+    for key, field in find_schema(section).model_fields.items():
+        assert f"  {key}: " in text
+        assert field.description is None or field.description in text
+    assert "Annotated" not in text

@@ -1,0 +1,199 @@
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from fakes.hub.server import LocalHub
+from fakes.small_hub import (
+    GENRES,
+    GTZAN,
+    OVER_BOTH,
+    dataset_card,
+    listed_clips,
+    pack,
+    small_gtzan,
+    stage,
+    usable_clips,
+    wav,
+    write_parquet,
+)
+from helpers import set_params, tone, user_error, write_clips
+
+from stages.common.tables import read_json, read_table
+from stages.download.__main__ import download_dataset
+
+UseFolder = Callable[..., None]
+
+
+def test_synthetic_clips(workspace: Path) -> None:
+    download_dataset()
+    clips = read_table(Path("data/raw/clips.csv"))
+    assert len(clips) == 40
+    assert set(clips["label"]) > {"blues", "rock"}
+    file = Path("data/raw", clips["path"][0])
+    assert soundfile.info(file).samplerate == int(clips["sampling_rate"][0]) == 22_050
+
+
+def test_synthetic_clips_are_reproducible(workspace: Path) -> None:
+    download_dataset()
+    first = Path("data/raw/clips.csv").read_bytes()
+    download_dataset()
+    assert Path("data/raw/clips.csv").read_bytes() == first
+
+
+def test_more_synthetic_clips_keep_others(workspace: Path) -> None:
+    download_dataset()
+    before = read_table(Path("data/raw/clips.csv")).set_index("clip")["sha256"]
+    set_params(workspace, {"download.dataset.clips_per_label": 5})
+    download_dataset()
+    after = read_table(Path("data/raw/clips.csv")).set_index("clip")["sha256"]
+    assert len(after) == 50
+    assert (after[before.index] == before).all()
+
+
+def test_folder_is_copied(workspace: Path, use_folder: UseFolder) -> None:
+    clips = write_clips(workspace / "mine", number=6)
+    use_folder(clips)
+    download_dataset()
+    assert listed_clips() == [f"{label}.{n:05d}" for label in "ab" for n in range(6)]
+    assert Path("data/raw/audio/b/b.00003.wav").read_bytes() == (clips / "b/b.00003.wav").read_bytes()
+    assert read_json(Path("data/raw/source.json"))["id"] == "mine"
+
+
+def test_names_shared_by_labels(workspace: Path, use_folder: UseFolder) -> None:
+    for label in "ab":
+        (workspace / "mine" / label).mkdir(parents=True)
+        for n in range(2):
+            soundfile.write(workspace / "mine" / label / f"{n}.wav", tone(hz=300 + n), 22_050)
+    use_folder(workspace / "mine")
+    download_dataset()
+    assert listed_clips() == ["a.0", "a.1", "b.0", "b.1"]
+
+
+def test_linked_label_folder(workspace: Path, use_folder: UseFolder) -> None:
+    clips = write_clips(workspace / "mine")
+    (clips / "b").rename(workspace / "elsewhere")
+    (clips / "b").symlink_to(workspace / "elsewhere")
+    use_folder(clips)
+    download_dataset()
+    assert set(read_table(Path("data/raw/clips.csv"))["label"]) == {"a", "b"}
+
+
+def test_unreadable_files(workspace: Path, use_folder: UseFolder) -> None:
+    clips = write_clips(workspace / "mine")
+    shutil.copyfile(clips / "a/a.00000.wav", os.fsencode(clips / "a") + b"/caf\xe9.wav")
+    (clips / "a/gone.wav").symlink_to(workspace / "nowhere.wav")
+    use_folder(clips)
+    download_dataset()
+    reasons = dict(read_table(Path("data/raw/rejected.csv")).itertuples(index=False))
+    assert "rename it" in reasons.pop("'a/caf\\udce9.wav'")
+    assert list(reasons) == ["a/gone.wav"]
+    assert reasons["a/gone.wav"].startswith("cannot be read: a broken link")
+    use_folder(clips, max_rejected=0.05)
+    error = user_error(download_dataset)
+    assert error.key == "download.dataset.max_rejected"
+    assert "1 of 9 audio files rejected (first: a/gone.wav: cannot be read" in str(error)
+
+
+def test_missing_folder(workspace: Path, use_folder: UseFolder) -> None:
+    use_folder(workspace / "nowhere")
+    error = user_error(download_dataset)
+    assert error.key == "download.dataset.path"
+    assert str(workspace / "nowhere") in str(error)
+
+
+def test_folder_without_audio(workspace: Path, use_folder: UseFolder) -> None:
+    (workspace / "empty").mkdir()
+    (workspace / "empty/readme.txt").write_text("not audio")
+    use_folder(workspace / "empty")
+    error = user_error(download_dataset)
+    assert error.key == "download.dataset.path"
+    assert "no audio" in str(error)
+
+
+@pytest.mark.slow
+@OVER_BOTH
+def test_archive_of_hub(gtzan: LocalHub) -> None:
+    output = stage(gtzan, "stages.download", "dataset")
+    assert listed_clips() == [f"{genre}.{n:05d}" for genre in ("rock", "jazz", "blues") for n in range(6)]
+    assert Path("data/raw/audio/jazz/jazz.00003.wav").read_bytes() == small_gtzan()["genres/jazz/jazz.00003.wav"]
+    rejected = pd.read_csv("data/raw/rejected.csv")
+    assert rejected["reason"].str.startswith("hidden").sum() == 7
+    assert rejected["reason"].str.startswith("broken").sum() == 1
+    assert "rejected genres/jazz/jazz.00054.wav: broken" in output
+    source = read_json(Path("data/raw/source.json"))
+    assert source["revision"] == gtzan.repository("dataset", GTZAN).resolve("main").sha
+
+
+@pytest.mark.slow
+def test_revision_of_hub(gtzan: LocalHub, workspace: Path) -> None:
+    first = gtzan.repository("dataset", GTZAN).resolve("main").sha
+    gtzan.commit("dataset", GTZAN, {"data/genres.tar.gz": pack(small_gtzan(number=2))})
+    set_params(workspace, {"download.dataset.revision": first})
+    stage(gtzan, "stages.download", "dataset")
+    assert len(listed_clips()) == 18
+    set_params(workspace, {"download.dataset.revision": "main"})
+    stage(gtzan, "stages.download", "dataset")
+    assert len(listed_clips()) == 6
+
+
+@pytest.mark.slow
+def test_pasted_address(gtzan: LocalHub, workspace: Path) -> None:
+    set_params(workspace, {"download.dataset.id": f" https://huggingface.co/datasets/{GTZAN}/tree/main/data"})
+    stage(gtzan, "stages.download", "dataset")
+    assert read_json(Path("data/raw/source.json"))["id"] == GTZAN
+
+
+def test_blank_id(gtzan: LocalHub, workspace: Path) -> None:
+    set_params(workspace, {"download.dataset.id": "  "})
+    error = user_error(download_dataset)
+    assert "params.yaml: download.dataset.id: '' has no id of a repo" in str(error)
+
+
+@pytest.mark.slow
+def test_parquet_of_hub(hub: LocalHub, workspace: Path, tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", with_names=False)
+    hub.commit("dataset", GTZAN, {"README.md": dataset_card(), "all/train-00000-of-00001.parquet": file})
+    source = {"source": "hub", "id": GTZAN, "config": "all", "label_column": "genre", "max_rejected": 0.0}
+    set_params(workspace, {"download.dataset": source})
+    stage(hub, "stages.download", "dataset")
+    assert listed_clips() == [Path(name).stem for name, _ in usable_clips()]
+    clips = pd.read_csv("data/raw/clips.csv")
+    assert (clips["label"] == clips["clip"].str.split(".").str[0]).all()
+    assert Path("data/raw/audio/rock/rock.00001.wav").read_bytes() == small_gtzan()["genres/rock/rock.00001.wav"]
+    assert not list(Path(".home").rglob("*.arrow"))
+
+
+@pytest.mark.slow
+def test_parquet_rows_without_label_or_audio(hub: LocalHub, workspace: Path, tmp_path: Path) -> None:
+    audio: list[Any] = [{"bytes": wav(1.0, 200 + 50 * n), "path": f"c{n}.wav"} for n in range(8)]
+    audio[0]["bytes"] = audio[1] = None
+    labels = ["a", "a", None, "", "a", "a", "b", "b"]
+    pq.write_table(pa.table({"audio": audio, "genre": labels}), tmp_path / "a.parquet")
+    hub.commit("dataset", GTZAN, {"train.parquet": tmp_path / "a.parquet"})
+    source = {"source": "hub", "id": GTZAN, "label_column": "genre", "max_rejected": 0.5}
+    set_params(workspace, {"download.dataset": source})
+    stage(hub, "stages.download", "dataset")
+    assert listed_clips() == ["c4", "c5", "c6", "c7"]
+    rejected = pd.read_csv("data/raw/rejected.csv").set_index("file")["reason"]
+    assert rejected["/c2.wav"] == rejected["/c3.wav"] == "no label"
+    assert set(rejected.index) == {"a/c0.wav", "a/a.00001.mp3", "/c2.wav", "/c3.wav"}
+
+
+@pytest.mark.slow
+def test_parquet_branch_of_hub(hub: LocalHub, workspace: Path, tmp_path: Path) -> None:
+    """The Hub converts each data set to Parquet in a separate branch."""
+    hub.commit("dataset", GTZAN, {"README.md": b"# GTZAN\n"})
+    file = write_parquet(tmp_path / "a.parquet", with_names=True)
+    hub.commit("dataset", GTZAN, {"all/train/0000.parquet": file}, branch="refs/convert/parquet")
+    source = {"source": "hub", "id": GTZAN, "revision": "refs/convert/parquet", "config": None, "label_column": "genre"}
+    set_params(workspace, {"download.dataset": source | {"max_rejected": 0.0}})
+    stage(hub, "stages.download", "dataset")
+    assert sorted(listed_clips()) == [f"{genre}.{n:05d}" for genre in GENRES for n in range(6)]
+    assert read_json(Path("data/raw/source.json"))["split"] == "train"

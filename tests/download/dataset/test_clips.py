@@ -1,0 +1,135 @@
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from helpers import set_params, tone, user_error, write_clips
+
+from stages.common.tables import read_json, read_table
+from stages.download.__main__ import download_dataset
+from stages.download.dataset.clips import MAX_LISTED
+
+UseFolder = Callable[..., None]
+
+
+def test_unusable_files(workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = write_clips(workspace / "mine", number=6)
+    complete = (clips / "a/a.00000.wav").read_bytes()
+    (clips / "a/text.wav").write_text("not audio")
+    (clips / "a/._a.00001.wav").write_bytes(b"\0\5\26\7")
+    (clips / "a/cover.jpg").write_bytes(b"\xff\xd8")
+    (clips / "a/a.00005.flac").write_bytes(complete)
+    (clips / "b/empty.wav").touch()
+    (clips / "b/cut.wav").write_bytes(complete[:9000])
+    soundfile.write(clips / "b/nan.wav", tone() * np.nan, 22_050, subtype="FLOAT")
+    soundfile.write(clips / "b/silent.wav", 0 * tone(), 22_050)
+    use_folder(clips)
+    download_dataset()
+    listed = read_table(Path("data/raw/clips.csv"))
+    assert listed["clip"].tolist() == [f"{label}.{n:05d}" for label in "ab" for n in range(6)]
+    rejected = dict(read_table(Path("data/raw/rejected.csv")).itertuples(index=False))
+    expected = {
+        "a/text.wav": "broken",
+        "a/._a.00001.wav": "hidden",
+        "a/cover.jpg": "not an audio",
+        "b/empty.wav": "empty",
+        "b/cut.wav": "truncated",
+        "b/nan.wav": "NaN",
+        "b/silent.wav": "silent",
+    }
+    output = capsys.readouterr().out
+    for file, reason in expected.items():
+        assert reason in rejected[file]
+        assert file in output or reason in output
+    assert "duplicate name" in rejected["a/a.00005.wav"]
+    files = {str(file.relative_to("data/raw")) for file in Path("data/raw/audio").rglob("*") if file.is_file()}
+    assert files == set(listed["path"])
+
+
+def test_too_many_rejected_files(workspace: Path, use_folder: UseFolder) -> None:
+    clips = write_clips(workspace / "mine")
+    (clips / "a/text.wav").write_text("not audio")
+    use_folder(clips, max_rejected=0.1)
+    error = user_error(download_dataset)
+    assert error.key == "download.dataset.max_rejected"
+    assert "1 of 9 audio files" in str(error)
+    assert "a/text.wav: broken" in str(error)
+
+
+def test_reserved_label(workspace: Path, use_folder: UseFolder) -> None:
+    """A label becomes a column of predictions.csv."""
+    use_folder(write_clips(workspace / "mine", labels=("label", "other")))
+    assert "label label is the name of a column" in str(user_error(download_dataset))
+
+
+def test_single_label(workspace: Path, use_folder: UseFolder) -> None:
+    use_folder(write_clips(workspace / "single", labels=("only",)))
+    assert "at least two labels, found ['only']" in str(user_error(download_dataset))
+
+
+def test_repetitions(workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    set_params(workspace, {"download.dataset.seconds": 4})
+    download_dataset()
+    assert Path("data/raw/repetitions.csv").read_text() == "clip,recording\n"
+    clips = Path("data/raw/audio").rename("mine")
+    samples, sampling_rate = soundfile.read(clips / "jazz/jazz.00002.wav")
+    soundfile.write(clips / "rock/quiet.wav", samples / 4, sampling_rate)
+    shutil.copyfile(clips / "pop/pop.00001.wav", clips / "rock/rock.00000.wav")
+    use_folder(clips)
+    download_dataset()
+    table = Path("data/raw/repetitions.csv").read_text()
+    assert table == "clip,recording\njazz.00002,0\npop.00001,1\nquiet,0\nrock.00000,1\n"
+    output = capsys.readouterr().out
+    assert "found 2 recordings that occur in several clips (4 clips)" in output
+    assert "the same recording is labelled jazz and rock: jazz.00002, quiet" in output
+
+
+def write_originals(clips: Path, table: str) -> None:
+    """Write a table of the MD5 of clips. One line has another MD5, and one is of a clip that does not exist."""
+    files = sorted(clips.rglob("*.wav"))
+    rows = [f"{file.stem},{hashlib.md5(file.read_bytes()).hexdigest()}" for file in files]
+    rows[2] = f"{files[2].stem},{0:032d}"
+    Path(table).write_text("\n".join(["clip,md5", *rows, f"b.00099,{1:032d}", ""]))
+
+
+def test_originals(workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = write_clips(workspace / "mine")
+    write_originals(clips, "mine.csv")
+    use_folder(clips)
+    set_params(workspace, {"download.dataset.originals": "mine.csv"})
+    download_dataset()
+    output = capsys.readouterr().out
+    assert "7 of the 9 files of mine.csv match the originals" in output
+    assert "not the original: a.00002.wav" in output
+    assert len(read_table(Path("data/raw/clips.csv"))) == 8
+    originals = read_json(Path("data/raw/source.json"))["originals"]
+    assert originals == {"table": "mine.csv", "known": 9, "original": 7, "differ": ["a.00002.wav"]}
+
+
+@pytest.mark.parametrize("text", [None, "clip,sha256\n"], ids=["missing", "other-columns"])
+def test_invalid_table_of_originals(workspace: Path, use_folder: UseFolder, text: str | None) -> None:
+    use_folder(write_clips(workspace / "mine"))
+    if text is not None:
+        Path("mine.csv").write_text(text + "a.00000,x\n")
+    set_params(workspace, {"download.dataset.originals": "mine.csv"})
+    assert user_error(download_dataset).key == "download.dataset.originals"
+
+
+def test_many_files_are_not_all_listed(
+    workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = write_clips(workspace / "mine", number=8)
+    (clips / "a/._a.00000.wav").write_bytes(b"hidden")
+    rows = [f"{label}.{n:05d},{n:032d}" for label in "ab" for n in range(8)]
+    Path("mine.csv").write_text("\n".join(["clip,md5", *rows]))
+    use_folder(clips)
+    set_params(workspace, {"download.dataset.originals": "mine.csv"})
+    download_dataset()
+    output = capsys.readouterr().out
+    assert output.count("not the original: ") == MAX_LISTED == 10
+    assert "6 more like that; data/raw/source.json lists them all" in output
+    assert "hidden files ignored: 1 (first: a/._a.00000.wav)" in output
+    assert "16 clips of 2 labels, 0 files rejected, hidden files ignored: 1" in output

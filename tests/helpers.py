@@ -1,0 +1,208 @@
+"""Functions that the tests share: workspaces, DVC and git, clips, and errors."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from stages.common.errors import UserError
+from stages.common.stage import run_command
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+PARTS = ["stages", "data/tables", "presets", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml"]
+# The demo with fewer and shorter clips: every stage runs in seconds.
+TINY = {
+    "download.dataset.clips_per_label": 4,
+    "download.dataset.seconds": 1.0,
+    "download.model.config": {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "conv_dim": [8, 8],
+        "conv_kernel": [400, 4],
+        "conv_stride": [160, 4],
+        "feat_extract_norm": "layer",
+        "num_conv_pos_embeddings": 4,
+        "num_conv_pos_embedding_groups": 2,
+        "apply_spec_augment": False,
+        "layerdrop": 0.0,
+    },
+    "split.test_size": 0.25,
+    "split.validation_size": 0.25,
+    "train.threads": 1,  # two busy processes on two cores wait for each other's threads
+    "evaluate.threads": 1,
+    "train.epochs": 3,
+    "train.batch_size": 2,
+    "train.window_seconds": 0.5,
+}
+
+
+def set_params(folder: Path, values: dict[str, Any]) -> None:
+    """Change dotted keys of a workspace's params.yaml; None in place of a section's key sets null."""
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        node = params
+        for section in sections:
+            node = node[section]
+        node[last] = value
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def dvc(folder: Path, *arguments: str, check: bool = True, env: dict[str, str] | None = None) -> str:
+    """Run real DVC in a workspace, with this test's Python first on the path; its output, both streams."""
+    env = dict(env or os.environ) | {"COLUMNS": "400"}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    done = subprocess.run(["dvc", *arguments], cwd=folder, env=env, text=True, capture_output=True)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    return subprocess.run(["git", *who, *arguments], cwd=folder, check=True, text=True, capture_output=True).stdout
+
+
+def make_workspace(folder: Path) -> Path:
+    for part in PARTS:
+        source, target = ROOT / part, folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    set_params(folder, TINY)
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "Start")
+    return folder
+
+
+def user_error(main: Callable[[], object]) -> UserError:
+    """Return the UserError that a call raises."""
+    with pytest.raises(UserError) as found:
+        main()
+    return found.value
+
+
+def error_of(main: Callable[[], None]) -> str:
+    """Return the one line with which a stage ends on invalid input."""
+    with pytest.raises(SystemExit) as stop:
+        run_command(main)
+    message = str(stop.value.code)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
+
+
+@contextmanager
+def memory_for(clips: int) -> Iterator[None]:
+    """Simulate out-of-memory errors above n clips."""
+    import torch
+    from transformers import HubertForSequenceClassification
+
+    original = HubertForSequenceClassification.forward
+
+    @wraps(original)  # the Trainer reads the signature
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(args[0] if args else kwargs["input_values"]) > clips:
+            raise torch.OutOfMemoryError("out of memory")
+        return original(self, *args, **kwargs)
+
+    HubertForSequenceClassification.forward = forward
+    try:
+        yield
+    finally:
+        HubertForSequenceClassification.forward = original
+
+
+def tone(seconds: float = 1.0, sampling_rate: int = 22_050, hz: float = 440.0) -> np.ndarray:
+    """float32, shape (samples,)."""
+    times = np.arange(round(seconds * sampling_rate)) / sampling_rate
+    return (0.3 * np.sin(2 * np.pi * hz * times)).astype(np.float32)
+
+
+def write_clips(folder: Path, labels: tuple[str, ...] = ("a", "b"), number: int = 4, seconds: float = 1.0) -> Path:
+    """A folder of <label>/<label>.<number>.wav, every clip another tone."""
+    for i, label in enumerate(labels):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for n in range(number):
+            samples = tone(seconds, hz=200 + 40 * n + 300 * i)
+            soundfile.write(folder / label / f"{label}.{n:05d}.wav", samples, 22_050)
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file, by its path in the folder."""
+    from hashlib import sha256
+
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {file.relative_to(folder).as_posix(): sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def change_config(**values: object) -> None:
+    """Change keys of the base model's config.json."""
+    from stages.common.tables import read_json, write_json
+
+    path = Path("models/base/config.json")
+    write_json(path, read_json(path) | values)
+
+
+def write_tiny_model(architecture: str) -> None:
+    """Write a tiny Whisper ("whisper") or Audio Spectrogram Transformer ("ast") with random weights as base model."""
+    import transformers
+
+    model: Any
+    extractor: Any
+    if architecture == "whisper":
+        layers = {"encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 8}
+        layers |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 8}
+        ids = {"vocab_size": 9, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+        config = transformers.WhisperConfig(d_model=8, num_mel_bins=8, max_source_positions=100, **layers, **ids)
+        model = transformers.WhisperModel(config)
+        extractor = transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=2)
+    else:
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        model = transformers.ASTModel(transformers.ASTConfig(num_mel_bins=16, max_length=64, **sizes))
+        extractor = transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=64)
+    model.save_pretrained("models/base")
+    extractor.save_pretrained("models/base")
+
+
+def finetuned_weights() -> dict[str, Any]:
+    """Return the tensors of the fine-tuned model, by name."""
+    from transformers import AutoModelForAudioClassification
+
+    return AutoModelForAudioClassification.from_pretrained("models/finetuned").state_dict()
+
+
+def epoch_losses() -> np.ndarray:
+    """Return the losses of training and of evaluation: float64, shape (epochs, 2)."""
+    from stages.common.tables import read_epochs
+
+    return read_epochs(Path("metrics/train"))[["train_loss", "eval_loss"]].to_numpy()
+
+
+def simulate_t4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate a GPU of compute capability 7.5, which only emulates bf16: the instructions came with 8.0."""
+    from types import SimpleNamespace
+
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=7, minor=5))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)

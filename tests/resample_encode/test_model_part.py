@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_from_disk
+from helpers import set_params, user_error, write_tiny_model
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+
+from stages.common.audio import load_audio
+from stages.common.paths import BASE, ENCODED, RAW
+from stages.resample_encode.__main__ import main
+from stages.resample_encode.model_part import load_part
+
+
+@pytest.mark.slow
+def test_cached_feature_encoder_output(copied: Path) -> None:
+    set_params(copied, {"resample_encode.cache": "feature_encoder"})
+    main()
+    rows = load_from_disk(ENCODED).with_format("numpy")
+    base = AutoModel.from_pretrained(BASE).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(ENCODED)
+    label = rows.features["label"].int2str(int(rows[5]["label"]))
+    samples = load_audio(RAW / f"audio/{label}/{rows[5]['clip']}.wav", 16_000)
+    inputs = extractor(samples, sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        expected = base.feature_extractor(inputs["input_values"])[0].T.numpy()
+    np.testing.assert_allclose(rows[5]["extract_features"], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_bf16_is_close_to_fp32(copied: Path) -> None:
+    set_params(copied, {"resample_encode.cache": "feature_encoder"})
+    found = []
+    for precision in ("fp32", "bf16"):
+        set_params(copied, {"resample_encode.precision": precision})
+        main()
+        rows = load_from_disk(ENCODED).with_format("numpy")
+        found.append(np.stack([row["extract_features"] for row in rows]).astype(np.float32))
+    error = np.abs(found[1] - found[0]).mean() / np.abs(found[0]).mean()
+    assert 0 < error < 0.03
+
+
+@pytest.mark.slow
+def test_part_the_model_lacks(copied: Path) -> None:
+    write_tiny_model("ast")
+    set_params(copied, {"resample_encode.feature_extractor": {}, "resample_encode.cache": "base"})
+    error = user_error(main)
+    assert error.key == "resample_encode.cache"
+    assert "audio-spectrogram-transformer" in str(error)
+
+
+@pytest.mark.parametrize("architecture", ["whisper", "ast"])
+def test_no_feature_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny_model(architecture)
+    config = AutoConfig.from_pretrained(BASE)
+    assert user_error(lambda: load_part(BASE, config, "feature_encoder", "fp32")).key == "resample_encode.cache"

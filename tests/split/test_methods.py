@@ -1,0 +1,137 @@
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import user_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from split.examples import repeat_labels, split_params
+
+from stages.common.errors import UserError
+from stages.split.methods import assign_splits
+
+
+def assignment_error(labels: np.ndarray, groups: np.ndarray | None = None, **values: object) -> UserError:
+    """Return the error of a split that is impossible. groups: by default, every clip is its group."""
+    groups = np.arange(len(labels)) if groups is None else groups
+    return user_error(lambda: assign_splits(labels, groups, split_params(**values)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(10, 40), min_size=2, max_size=5),
+    method=st.sampled_from(["random", "stratified", "grouped"]),
+    validation_size=st.sampled_from([0.0, 0.1, 0.2]),
+    seed=st.integers(0, 1000),
+)
+def test_splits_have_their_shares(sizes: list[int], method: str, validation_size: float, seed: int) -> None:
+    labels = repeat_labels({f"label{i}": size for i, size in enumerate(sizes)})
+    groups = np.arange(len(labels)) // 2 if method == "grouped" else np.arange(len(labels))
+    params = split_params(method=method, seed=seed, validation_size=validation_size, groups={"artist": "x.csv"})
+    split = assign_splits(labels, groups, params)
+    assert set(split) == {"train", "test"} | ({"validation"} if validation_size else set())
+    assert (split == "test").mean() == pytest.approx(0.2, abs=0.1)
+    assert (split == "validation").mean() == pytest.approx(validation_size, abs=0.1)
+    assert pd.Series(split).groupby(groups).nunique().max() == 1
+    assert (assign_splits(labels, groups, params) == split).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "random", "test_size": 0.5},
+        {"method": "stratified", "test_size": 0.5},
+        {"method": "grouped", "test_size": 0.5},
+        {"method": "stratified", "folds": 2},
+        {"method": "grouped", "folds": 2},
+    ],
+)
+def test_validation_is_share_of_all(values: dict[str, object]) -> None:
+    """10 of 100 clips are a fifth of the 50 clips that are left."""
+    labels = repeat_labels({"a": 50, "b": 50})
+    split = assign_splits(labels, np.arange(100), split_params(validation_size=0.1, **values))
+    counts = {name: int((split == name).sum()) for name in ("train", "validation", "test")}
+    assert counts == {"train": 40, "validation": 10, "test": 50}
+
+
+def test_stratified_keeps_proportions() -> None:
+    labels = repeat_labels({"a": 50, "b": 20})
+    table = pd.crosstab(labels, assign_splits(labels, np.arange(70), split_params()))
+    assert table.loc["a", "test"] == 10
+    assert table.loc["b", "test"] == 4
+
+
+def test_seed_changes_split() -> None:
+    labels = repeat_labels({"a": 50, "b": 50})
+    first, second = (assign_splits(labels, np.arange(100), split_params(seed=seed)) for seed in (1, 2))
+    assert (first != second).any()
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    sizes=st.lists(st.integers(12, 30), min_size=2, max_size=4),
+    group_size=st.integers(1, 4),
+    method=st.sampled_from(["stratified", "grouped"]),
+    folds=st.integers(2, 5),
+    validation_size=st.sampled_from([0.0, 0.1]),
+    seed=st.integers(0, 1000),
+)
+def test_folds_partition_clips(
+    sizes: list[int], group_size: int, method: str, folds: int, validation_size: float, seed: int
+) -> None:
+    labels = repeat_labels({f"label{i}": size for i, size in enumerate(sizes)})
+    groups = np.arange(len(labels)) // group_size
+    values = {"method": method, "seed": seed, "validation_size": validation_size, "folds": folds}
+    splits = [assign_splits(labels, groups, split_params(**values, fold=fold)) for fold in range(folds)]
+    in_test = np.array([split == "test" for split in splits])
+    assert (in_test.sum(axis=0) == 1).all()
+    assert in_test.mean(axis=1) == pytest.approx(1 / folds, abs=0.15)
+    for split in splits:
+        assert ("validation" in split) == (validation_size > 0)
+        if method == "grouped":
+            assert pd.Series(split).groupby(groups).nunique().max() == 1
+        else:
+            test = pd.Series(labels[split == "test"]).value_counts()
+            assert all(abs(test[f"label{i}"] - size / folds) < 2 for i, size in enumerate(sizes))
+
+
+def test_stratified_needs_two_clips() -> None:
+    error = assignment_error(repeat_labels({"a": 20, "rare": 1}))
+    assert error.key == "split.method"
+    assert "label rare has only one clip" in str(error)
+    assert "random" in str(error)
+
+
+@pytest.mark.parametrize("labels", [{"a": 1}, {"a": 2}])
+def test_random_needs_clips(labels: dict[str, int]) -> None:
+    error = assignment_error(repeat_labels(labels), method="random", test_size=0.1)
+    assert error.key == "split.method"
+    assert str(error).endswith("change the shares, or add clips")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "test_size", "finest"), [({"a": 2, "b": 1}, 0.1, 2), ({"a": 300, "b": 300}, 0.02, 20)]
+)
+def test_grouped_share_has_limits(numbers: dict[str, int], test_size: float, finest: int) -> None:
+    error = assignment_error(repeat_labels(numbers), method="grouped", test_size=test_size)
+    assert f"between 1/{finest} and {finest - 1}/{finest}; or add clips" in str(error)
+
+
+def test_grouped_share_rounds_to_fold() -> None:
+    """0.15 is three folds of twenty."""
+    labels = repeat_labels({"a": 200, "b": 200})
+    split = assign_splits(labels, np.arange(400), split_params(method="grouped", test_size=0.15, validation_size=0.0))
+    assert (split == "test").sum() == 60
+
+
+def test_folds_need_groups() -> None:
+    groups = np.arange(40) // 2
+    assert "20 groups cannot be cut into 30" in str(
+        assignment_error(repeat_labels({"a": 20, "b": 20}), groups, method="grouped", folds=30)
+    )
+    assert "40 groups cannot be cut into 50" in str(assignment_error(repeat_labels({"a": 20, "b": 20}), folds=50))
+
+
+def test_folds_need_clips_per_label() -> None:
+    error = assignment_error(repeat_labels({"a": 10, "b": 10}), folds=15)
+    assert error.key == "split.method"
+    assert "set split.folds lower" in str(error)

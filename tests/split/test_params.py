@@ -1,0 +1,82 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import set_params, user_error
+from split.examples import number_clips, split_params, write_raw
+
+from stages.common.errors import UserError
+from stages.common.params import check_params
+from stages.split.__main__ import main
+
+
+def find_problem(values: dict[str, Any]) -> UserError:
+    """Set keys of params.yaml in the current folder, and return the only problem that the stage finds."""
+    set_params(Path(), values)
+    [problem] = user_error(lambda: check_params("split")).problems
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("values", "facts"),
+    [
+        ({"split.test_size": 0.6, "split.validation_size": 0.5}, ["nothing to train on"]),
+        ({"split.folds": 2, "split.validation_size": 0.5}, ["nothing to train on"]),
+        ({"split.folds": 5, "split.fold": 5}, ["fold is 5", "5 folds", "from 0"]),
+        ({"split.fold": 1}, ["fold is 1", "set folds too"]),
+        ({"split.folds": 5, "split.method": "random"}, ["folds", "stratified or grouped, not random"]),
+        ({"split.folds": 5, "split.method": "published", "split.published": "params.yaml"}, ["folds", "not published"]),
+        ({"split.groups": {"recording": "params.yaml"}}, ["recording is reserved"]),
+        ({"split.method": "published"}, ["requires the key published"]),
+    ],
+)
+def test_contradictions_are_refused(workspace: Path, values: dict[str, Any], facts: list[str]) -> None:
+    problem = find_problem(values)
+    assert problem.key == "split"
+    assert all(fact in str(problem) for fact in facts)
+    write_raw(number_clips({"a": 20, "b": 20}))
+    assert [str(error) for error in user_error(main).problems] == [str(problem)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("split.folds", 1),
+        ("split.fold", -1),
+        ("split.seed", 2**32),
+        ("split.seed", -1),
+        ("split.test_size", 0.0),
+        ("split.test_size", 1.0),
+        ("split.validation_size", -0.1),
+        ("split.validation_size", 1.0),
+        ("split.method", "by_artist"),
+        ("split.groups", ["artist"]),
+        ("split.published", 3),
+    ],
+)
+def test_invalid_value_is_named(workspace: Path, key: str, value: object) -> None:
+    problem = find_problem({key: value})
+    assert problem.key == key
+    assert repr(value) in str(problem)
+
+
+def test_methods_are_listed(workspace: Path) -> None:
+    assert "random or stratified or grouped or published" in str(find_problem({"split.method": "by_artist"}))
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"split.groups": {"artist": "nowhere.csv"}}, "split.groups.artist"),
+        ({"split.method": "published", "split.published": "nowhere.csv"}, "split.published"),
+    ],
+)
+def test_missing_table_is_an_obstacle(workspace: Path, values: dict[str, Any], key: str) -> None:
+    problem = find_problem(values)
+    assert problem.key == key
+    assert "no file nowhere.csv" in str(problem)
+
+
+def test_folds_replace_test_size() -> None:
+    assert split_params(test_size=0.3).test_share == 0.3
+    assert split_params(test_size=0.9, folds=4, validation_size=0.2).test_share == 0.25

@@ -1,0 +1,88 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import change_config, finetuned_weights, set_params, user_error, write_tiny_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForAudioClassification, PreTrainedModel
+
+from stages.common.paths import BASE, FINETUNED
+from stages.resample_encode.__main__ import main as resample_encode
+from stages.train.__main__ import main
+from stages.train.model import build_model
+from stages.train.params import TrainParams
+
+OTHER_ARCHITECTURES = ["whisper", "ast"]
+
+
+def build(base: Path, **params: object) -> PreTrainedModel:
+    return build_model(base, ["x", "y"], TrainParams(**params))
+
+
+@pytest.mark.slow
+def test_dropout_set_in_config(finished: Path) -> None:
+    config = build(finished / BASE, dropout=0.35).config
+    assert config.hidden_dropout == config.feat_proj_dropout == 0.35
+    assert config.attention_dropout == 0.1
+
+
+@pytest.mark.slow
+def test_attention_dropout_set_in_config(finished: Path) -> None:
+    assert build(finished / BASE, attention_dropout=0.25).config.attention_dropout == 0.25
+
+
+@pytest.mark.slow
+def test_label_names_set_in_config(finished: Path) -> None:
+    config = build(finished / BASE).config
+    assert config.id2label == {0: "x", 1: "y"}
+    assert config.label2id == {"x": 0, "y": 1}
+
+
+@pytest.mark.slow
+def test_head_for_other_labels_replaced(copied: Path) -> None:
+    main()
+    shutil.rmtree(BASE)
+    FINETUNED.rename(BASE)
+    change_config(id2label={0: "x", 1: "y"}, label2id={"x": 0, "y": 1})
+    weights = load_file(BASE / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] = weights[name][:2].clone()
+    save_file(weights, BASE / "model.safetensors", {"format": "pt"})
+    main()
+    assert AutoModelForAudioClassification.from_pretrained(FINETUNED).config.num_labels == 10
+
+
+@pytest.mark.slow
+def test_frozen_feature_encoder_unchanged(copied: Path) -> None:
+    set_params(copied, {"train.freeze": "feature_encoder"})
+    main()
+    before = AutoModelForAudioClassification.from_pretrained(BASE).state_dict()
+    after = {name: tensor for name, tensor in finetuned_weights().items() if "hubert" in name}
+    unchanged = {name for name, tensor in after.items() if torch.equal(before[name], tensor)}
+    frozen = {name for name in after if "feature_extractor" in name}
+    assert frozen
+    assert frozen <= unchanged
+    assert unchanged < set(after)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", OTHER_ARCHITECTURES)
+def test_other_architectures_train(copied: Path, architecture: str) -> None:
+    write_tiny_model(architecture)
+    set_params(copied, {"resample_encode.feature_extractor": {}, "train.window_seconds": None})
+    resample_encode()
+    main()
+    assert AutoModelForAudioClassification.from_pretrained(FINETUNED).config.num_labels == 10
+
+
+@pytest.mark.parametrize("architecture", OTHER_ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("key", "value"), [("freeze", "feature_encoder"), ("spec_augment", {"mask_time_prob": 0.1, "mask_time_length": 2})]
+)
+def test_what_other_architectures_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, key: str, value: object
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny_model(architecture)
+    assert user_error(lambda: build(BASE, **{key: value})).key == f"train.{key}"

@@ -1,0 +1,74 @@
+import pytest
+
+from stages.resample_encode.params import ResampleEncodeParams
+from stages.train.params import TrainParams, has_nvidia_gpu
+
+
+def conflicts(params: TrainParams, **encode: object) -> list[str | None]:
+    """Return the keys of the conflicts with a section resample_encode."""
+    return [error.key for error in params.find_conflicts({"resample_encode": ResampleEncodeParams(**encode)})]
+
+
+@pytest.mark.parametrize(("window", "keys"), [(None, []), (2.0, []), (2.1, ["train.window_seconds"])])
+def test_window_longer_than_max_seconds(window: float | None, keys: list[str]) -> None:
+    assert conflicts(TrainParams(window_seconds=window), max_seconds=2) == keys
+
+
+def test_window_conflict_has_both_numbers() -> None:
+    sections = {"resample_encode": ResampleEncodeParams(max_seconds=2)}
+    (error,) = TrainParams(window_seconds=2.5).find_conflicts(sections)
+    assert "2.5" in str(error)
+    assert "max_seconds: 2" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("cache", "freeze", "keys"),
+    [
+        ("input", "none", []),
+        ("input", "feature_encoder", []),
+        ("input", "base", []),
+        ("feature_encoder", "none", ["train.freeze"]),
+        ("feature_encoder", "feature_encoder", []),
+        ("feature_encoder", "base", []),
+        ("base", "none", ["train.freeze"]),
+        ("base", "feature_encoder", ["train.freeze"]),
+        ("base", "base", []),
+    ],
+)
+def test_cached_part_must_be_frozen(cache: str, freeze: str, keys: list[str]) -> None:
+    assert conflicts(TrainParams(freeze=freeze), cache=cache) == keys
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("window_seconds", 0.5), ("dropout", 0.5), ("attention_dropout", 0.1), ("spec_augment", {"mask_time_prob": 0.1})],
+)
+def test_what_cached_base_excludes(key: str, value: object) -> None:
+    params = TrainParams(freeze="base", **{key: value})
+    assert conflicts(params, cache="base") == [f"train.{key}"]
+    assert conflicts(params, cache="feature_encoder") == []
+
+
+def test_cached_base_allows_zero_dropout() -> None:
+    assert conflicts(TrainParams(freeze="base", dropout=0.0, attention_dropout=0.0), cache="base") == []
+
+
+def test_all_conflicts_are_found() -> None:
+    params = TrainParams(window_seconds=31, freeze="none", dropout=0.5)
+    expected = ["train.window_seconds", "train.freeze", "train.window_seconds", "train.dropout"]
+    assert conflicts(params, max_seconds=30, cache="base") == expected
+
+
+def test_invalid_resample_encode_is_skipped() -> None:
+    """A section with mistakes is not among the sections."""
+    assert list(TrainParams(window_seconds=100).find_conflicts({})) == []
+
+
+@pytest.mark.skipif(has_nvidia_gpu(), reason="this machine has a GPU")
+def test_fp16_without_gpu_is_obstacle() -> None:
+    assert [error.key for error in TrainParams(precision="fp16").find_obstacles()] == ["train.precision"]
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+def test_other_precisions_need_no_gpu(precision: str) -> None:
+    assert list(TrainParams(precision=precision).find_obstacles()) == []
