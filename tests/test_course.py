@@ -44,8 +44,7 @@ def test_course_preset(hub: LocalHub, workspace: Path, tmp_path: Path) -> None:
     hub.commit("model", DISTILHUBERT, checkpoint(tmp_path / "made", old=True))
     params = yaml.safe_load((ROOT / "presets/course.yaml").read_text())
     params["download"]["dataset"]["max_rejected"] = 0.1
-    params["train"] |= {"precision": "fp32", "epochs": 2, "threads": 1}
-    params["evaluate"]["threads"] = 1
+    params["train"] |= {"precision": "fp32", "epochs": 2, "threads": 2}
     params["split"]["test_size"] = 0.2
     params["publish"] |= {"push": True}
     (workspace / "params.yaml").write_text(yaml.safe_dump(params))

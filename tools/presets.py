@@ -3,7 +3,7 @@
 A preset is a complete file, so that it shows all that runs. Defaults and comments come from the models; the table has
 what differs. params.yaml is written too if it is an unchanged copy of presets/demo.yaml.
 
-Run     make presets, or python -m tools.presets
+Run     python -m tools.presets, or make presets
 """
 
 import argparse

@@ -45,7 +45,7 @@ def read_groups(groups: dict[str, str], clips: pd.Series, repetitions: pd.DataFr
     Raises:
         UserError: none of the tables lists any of the clips.
     """
-    repeated = clips.map(repetitions.set_index("clip")["recording"])
+    repeated = clips.map(repetitions.set_index("clip")["recording"]).astype(object)
     table = pd.DataFrame({"recording": repeated.fillna("of " + clips).to_numpy()}, index=pd.Index(clips))
     for kind, path in groups.items():
         table[kind] = read_clip_table(f"groups.{kind}", path, ["clip", kind]).reindex(table.index)

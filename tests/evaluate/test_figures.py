@@ -120,7 +120,8 @@ def test_png_has_all_figures(tmp_path: Path, result: Result) -> None:
     files = [tmp_path / "first.png", tmp_path / "second.png"]
     for file in files:
         save_result(file, result, "a title with a $")
-    assert Image.open(files[0]).size == (500 * len(FIGURES), 480)
+    with Image.open(files[0]) as image:
+        assert image.size == (500 * len(FIGURES), 480)
     assert files[0].read_bytes() == files[1].read_bytes()
     assert plt.get_fignums() == []
 

@@ -6,7 +6,10 @@ from stages.train.params import TrainParams, has_nvidia_gpu
 
 def conflicts(params: TrainParams, **encode: object) -> list[str | None]:
     """Return the keys of the conflicts with a section resample_encode."""
-    return [error.key for error in params.find_conflicts({"resample_encode": ResampleEncodeParams(**encode)})]
+    return [
+        error.key
+        for error in params.find_conflicts({"resample_encode": ResampleEncodeParams(**{"max_seconds": 30} | encode)})
+    ]
 
 
 @pytest.mark.parametrize(("window", "keys"), [(None, []), (2.0, []), (2.1, ["train.window_seconds"])])
