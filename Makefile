@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+# Two processes, since many tests wait; torch's threads must not spin while they wait for a core.
+PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive pytest -n 2 --dist loadgroup
 
 .PHONY: repro test test-fast coverage lint presets bench setup help
 
@@ -9,13 +11,13 @@ repro: $(VENV)/.installed  ## run every stage whose inputs changed
 	$(IN_VENV) dvc repro
 
 test: lint  ## the linters, then the tests
-	$(IN_VENV) pytest
+	$(PYTEST)
 
 test-fast: lint  ## the linters, then the tests that take no seconds
-	$(IN_VENV) pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 coverage: $(VENV)/.installed-test  ## the tests, and the lines that none of them runs; slower than test
-	$(IN_VENV) pytest --cov
+	$(PYTEST) --cov
 
 lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(IN_VENV) ruff check .

@@ -9,6 +9,13 @@ from helpers import SHARED, dvc, git, make_workspace
 pytest_plugins = ["fakes.small_hub"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run all tests of the finished pipeline in one process, because it takes a minute to make."""
+    for item in items:
+        if "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("finished"))
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh workspace with tiny params; the test runs inside it."""

@@ -1,5 +1,6 @@
 """Split methods. To add one, write a function and list it in METHODS."""
 
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -64,7 +65,10 @@ def cut_folds(rows: np.ndarray, folds: int, seed: int, labels: np.ndarray, group
     if number < folds:
         raise UserError(f"split: {number} groups cannot be cut into {folds} folds; set fewer, or add clips")
     folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return [rows[test] for _, test in folding.split(rows, labels[rows], groups[rows])]
+    with warnings.catch_warnings():
+        # Some folds may have no clip of a rare label; metrics/split.json has the counts.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        return [rows[test] for _, test in folding.split(rows, labels[rows], groups[rows])]
 
 
 def _imbalance(part: np.ndarray, everything: np.ndarray, folds: int) -> float:

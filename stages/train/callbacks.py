@@ -59,7 +59,8 @@ class EventLog(TrainerCallback):
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        self.writer = RecordWriter((folder / "events.out.tfevents.0").open("wb"))
+        self.file = (folder / "events.out.tfevents.0").open("wb")
+        self.writer = RecordWriter(self.file)
         self.writer.write(Event(wall_time=0, step=0, file_version="brain.Event:2").SerializeToString())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
@@ -71,6 +72,6 @@ class EventLog(TrainerCallback):
                 self.writer.write(event.SerializeToString())
         self.writer.flush()
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def close(self) -> None:
         """Close the file."""
-        self.writer.close()
+        self.file.close()

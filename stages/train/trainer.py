@@ -1,6 +1,7 @@
 """Train the model with the Trainer of Transformers, adapted to clips of different lengths."""
 
 import shutil
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,9 @@ def fit(
         shutil.rmtree(leftover, ignore_errors=True)
     window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
     loss, column = make_loss(params), encoded.feature_column
-    callbacks = [Bar(), EpochLog(_open_live(metrics), loss.pop_mean), EventLog(folder / "runs")]
-    if params.early_stopping:
-        callbacks.append(EarlyStoppingCallback(params.early_stopping))
-    with use_cached_part(model, encoded.cached_part):
+    stopping = [EarlyStoppingCallback(params.early_stopping)] if params.early_stopping else []
+    live = _open_live(metrics)
+    with use_cached_part(model, encoded.cached_part), closing(EventLog(folder / "runs")) as events:
         trainer = ClipTrainer(
             model,
             training_arguments(params, micro_batch, folder / "checkpoints"),
@@ -122,7 +122,7 @@ def fit(
             eval_dataset=ClipDataset(select_split(encoded, splits, selection_split(splits)), column),
             compute_metrics=compute_metrics,
             compute_loss_func=loss,
-            callbacks=callbacks,
+            callbacks=[Bar(), EpochLog(live, loss.pop_mean), events, *stopping],
         )
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
