@@ -1,38 +1,38 @@
-# Each target sets itself up: it needs Python 3.11 or newer, git and make, nothing else.
+# Each target installs what it needs. Requires only Python 3.11 or newer, git and make.
 PYTHON ?= python3
 VENV := .venv
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
-# Two processes, since many tests wait; torch's threads must not spin while they wait for a core.
+# Two processes, because many tests wait for other processes. torch's threads must not spin while they wait for a core.
 PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive pytest -n 2 --dist loadgroup
 
 .PHONY: repro test test-fast coverage lint presets bench setup help
 
-repro: $(VENV)/.installed  ## run every stage whose inputs changed
+repro: $(VENV)/.installed  ## run the stages whose inputs changed
 	$(IN_VENV) dvc repro
 
-test: lint  ## the linters, then the tests
+test: lint  ## run the linters and the tests
 	$(PYTEST)
 
-test-fast: lint  ## the linters, then the tests that take no seconds
+test-fast: lint  ## run the linters and the fast tests
 	$(PYTEST) -m 'not slow'
 
-coverage: $(VENV)/.installed-test  ## the tests, and the lines that none of them runs; slower than test
+coverage: $(VENV)/.installed-test  ## run the tests and measure the share of the code that they run; slower than test
 	$(PYTEST) --cov
 
-lint: $(VENV)/.installed-test  ## ruff and mypy
+lint: $(VENV)/.installed-test  ## run ruff and mypy
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
 	$(IN_VENV) mypy
 
-presets: $(VENV)/.installed  ## write presets/ and docs/params.md from the models in stages/*/params.py
+presets: $(VENV)/.installed  ## write presets/ and docs/params.md from stages/*/params.py
 	$(IN_VENV) python -m tools.presets
 
-bench: $(VENV)/.installed-bench  ## what each setting saves, against the course; writes benchmarks/README.md
+bench: $(VENV)/.installed-bench  ## measure the speed against the course's code; write benchmarks/README.md
 	$(IN_VENV) python -m benchmarks
 
-setup: $(VENV)/.installed-test  ## everything a developer needs
+setup: $(VENV)/.installed-test  ## install what a developer needs
 
-help:  ## this list
+help:  ## print this list
 	@awk -F ':.*##  *' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt

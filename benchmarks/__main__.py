@@ -27,7 +27,7 @@ BENCHMARKS = {
 SLOW = ("composed", "real")  # run only if asked for by name
 
 
-def where(device: str) -> str:
+def describe_machine(device: str) -> str:
     """Describe the machine."""
     cores = f"{os.cpu_count()} CPU cores"
     return f"{torch.cuda.get_device_name()} and {cores}" if device == "cuda" else cores
@@ -47,7 +47,7 @@ def main() -> None:
     names = [] if options.render else options.names or [name for name in BENCHMARKS if name not in SLOW]
     RESULTS.mkdir(exist_ok=True)
     for name in names:
-        result = BENCHMARKS[name].measure(options.device) | {"where": where(options.device)}
+        result = BENCHMARKS[name].measure(options.device) | {"where": describe_machine(options.device)}
         write_json(result_file(name, options.device), result)
         print(as_markdown(BENCHMARKS[name], result), flush=True)
     write_readme(BENCHMARKS)

@@ -5,7 +5,8 @@ import pytest
 import yaml
 from helpers import ROOT
 
-from stages.common.params import SECTIONS, check_params, find_schema
+from stages.common.params import SECTIONS, find_schema
+from stages.common.params_check import check_params
 from stages.common.params_help import name_type
 from tools import presets
 

@@ -76,7 +76,7 @@ TINY_HUBERT = {
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "demo": (
         "The demo: synthetic music and a tiny HuBERT with random weights. It runs offline on two cores in minutes.\n"
-        "Its accuracy says nothing about GTZAN; for that: cp presets/gtzan.yaml params.yaml",
+        "Its accuracy is no estimate for GTZAN; for that: cp presets/gtzan.yaml params.yaml",
         {
             "download": {
                 "dataset": {"source": "synthetic"},
@@ -208,18 +208,22 @@ def write_docs() -> str:
 
 def _document(name: str, model: type[BaseModel]) -> Iterator[str]:
     nested = [(key, inner) for key, field in model.model_fields.items() for inner in models_of(field.annotation)]
-    yield from ("", f"## {name}", "", (model.__doc__ or "").strip())
+    yield from ("", f"## {name}", "", _escape((model.__doc__ or "").strip()))
     if len(nested) < len(model.model_fields):
         yield from ("", "| key | type | default | |", "|---|---|---|---|")
     for key, field in model.model_fields.items():
         if key != "source" and not (models_of(field.annotation) and field.is_required()):
             default = "required" if field.is_required() else f"`{format_default(field.get_default())}`"
-            comment = (field.description or "").replace("<", "\\<")
+            comment = _escape(field.description or "")
             yield f"| `{key}` | {name_type(field.annotation)} | {default} | {comment} |"
     for key, inner in nested:
         tag = inner.model_fields.get("source")
         source = f", source: {get_args(tag.annotation)[0]}" if tag else ""
         yield from _document(f"{name}.{key}{source}", inner)
+
+
+def _escape(text: str) -> str:
+    return text.replace("<", "\\<")  # or Markdown reads it as HTML
 
 
 def main() -> None:

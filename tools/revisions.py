@@ -56,7 +56,7 @@ def show(name: str, path: str) -> str:
     # With ./ the path starts here, not at the top of the repo, of which the project may be a folder.
     text = _git("show", f"{find(name)}:./{path}")
     if text is None:
-        raise UserError(f"{name} does not have {path}; was the pipeline run there, and the file committed?")
+        raise UserError(f"{name} does not have {path}; run the pipeline there and commit the file")
     return text
 
 

@@ -1,4 +1,4 @@
-"""What differs between model architectures: names of heads, dropouts and parts, and the shortest clip."""
+"""Names of heads, dropouts and parts by architecture, and the shortest clip."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,10 +58,12 @@ def can_be_cached(model: PreTrainedModel, part: str) -> bool:
 @contextmanager
 def use_cached_part(model: PreTrainedModel, part: str | None) -> Iterator[None]:
     """Replace a part of the model by a module that takes its cached output, inside the block. None changes nothing."""
-    found = find_part(model, part) if part else None
-    if found is None:
+    if part is None:
         yield
         return
+    found = find_part(model, part)
+    if found is None:
+        raise UserError(f"a {model.config.model_type} model has no {part}; set input", key="resample_encode.cache")
     holder, name = found
     original = getattr(holder, name)
     setattr(holder, name, CachedFeatureEncoder() if part == "feature_encoder" else CachedBase())

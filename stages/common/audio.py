@@ -49,7 +49,7 @@ def inspect_audio(path: Path) -> AudioFacts:
     except soundfile.LibsndfileError as error:
         raise AudioError(f"broken ({error.error_string.strip().rstrip('.')})") from None
     if _is_truncated(log) or frames < expected:
-        raise AudioError(f"truncated: only {facts.seconds:.2f} s of what its header announces")
+        raise AudioError(f"truncated: it ends after {facts.seconds:.2f} s, before the length in its header")
     if frames == 0:
         raise AudioError("no samples")
     if peak == 0.0:
@@ -66,7 +66,7 @@ def load_audio(path: Path, sampling_rate: int, max_seconds: float | None = None)
     """Read a clip as mono at the given sampling rate, cut at max_seconds.
 
     Args:
-        sampling_rate: Hz, of the result; the file's own may be any.
+        sampling_rate: Hz, of the result; the file may have any.
 
     Returns:
         float32, shape (samples,), nominally in [-1, 1].

@@ -8,18 +8,21 @@ from transformers import AutoModelForAudioClassification, PreTrainedConfig, PreT
 from stages.common.architectures import HEAD
 from stages.common.errors import UserError
 
-FIX = "download the checkpoint again: dvc repro --force download@model"
 
+def load_classifier(folder: Path, config: PreTrainedConfig, *, new_head: bool) -> PreTrainedModel:
+    """Load a checkpoint, float32.
 
-def load_classifier(base: Path, config: PreTrainedConfig) -> PreTrainedModel:
-    """Load a checkpoint, float32. A head for another number of labels is replaced by a new one.
+    Args:
+        new_head: make a new head if the checkpoint has none, or one for another number of labels.
 
     Raises:
-        UserError: weights are missing, or have another shape than the config says.
+        UserError: weights are missing, or have another shape than in the config.
     """
+    stage = "download@model" if new_head else "train"
+    fix = f"make the checkpoint again: dvc repro --force {stage}"
     try:
         model, loaded = AutoModelForAudioClassification.from_pretrained(
-            base,
+            folder,
             config=config,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
@@ -27,11 +30,12 @@ def load_classifier(base: Path, config: PreTrainedConfig) -> PreTrainedModel:
             trust_remote_code=False,
         )
     except OSError as error:
-        raise UserError(f"{' '.join(str(error).split())}; {FIX}", file=base) from None
+        raise UserError(f"{' '.join(str(error).split())}; {fix}", file=folder) from None
     keys = loaded["missing_keys"] | {key for key, *_ in loaded["mismatched_keys"]}
     # Checkpoints that were trained without masking do not have its weights.
-    unfit = sorted(key for key in keys if not key.startswith(HEAD) and not key.endswith("masked_spec_embed"))
+    allowed = HEAD if new_head else ()
+    unfit = sorted(key for key in keys if not key.startswith(allowed) and not key.endswith("masked_spec_embed"))
     if unfit:
-        message = f"{len(unfit)} weights are missing or do not fit config.json (first: {unfit[0]}); {FIX}"
-        raise UserError(message, file=base)
+        message = f"{len(unfit)} weights are missing or do not fit config.json (first: {unfit[0]}); {fix}"
+        raise UserError(message, file=folder)
     return model

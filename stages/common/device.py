@@ -1,13 +1,14 @@
-"""Which device the model runs on, what it supports, and how to make it deterministic."""
+"""Choose the device and make torch deterministic."""
 
 import os
 from collections.abc import Callable
 from typing import TypeVar
 
-# Set before CUDA starts: cuBLAS is deterministic only with a workspace of its own, and on a machine with several GPUs
-# the Trainer would multiply the batch size by their number.
+from stages.common.environment import use_first_gpu
+
+# Both must be set before CUDA starts. cuBLAS is deterministic only with a fixed workspace.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+use_first_gpu()
 
 import torch
 import transformers
@@ -54,11 +55,12 @@ def make_deterministic(seed: int, threads: int | None = None) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def with_smaller_batches(run: Callable[[int], T], batch_size: int, key: str, fix: str) -> T:
-    """Return run(batch_size); if memory runs out, call it again with at most half of the batch.
+def with_smaller_batches(run: Callable[[int], T], batch_size: int, key: str, fix: str, *, divide: bool = False) -> T:
+    """Return run(batch_size); if memory runs out, call it again with half of the batch.
 
     Args:
-        run: gets a number of clips that divides the batch size.
+        run: gets the number of clips in a batch.
+        divide: use only divisors of the batch size, so that accumulated batches have its size.
         key: of params.yaml, and how to fix it, for the error if even a single clip does not fit.
 
     Raises:
@@ -70,8 +72,9 @@ def with_smaller_batches(run: Callable[[int], T], batch_size: int, key: str, fix
         except torch.OutOfMemoryError:
             if batch_size == 1:
                 raise UserError(f"a single clip does not fit into memory; {fix}", key=key) from None
-        batch_size = next(size for size in range(batch_size // 2, 0, -1) if batch_size % size == 0)
+        smaller = range(batch_size // 2, 0, -1)
+        batch_size = next(size for size in smaller if not divide or batch_size % size == 0)
         print(f"out of memory: starting again with batches of {batch_size}", flush=True)
-        # Here and not in the except block, where the error still refers to the tensors.
+        # Outside the except block: inside, the error still references the tensors.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -119,7 +119,7 @@ def collate(encoded: EncodedClips, clips: list[tuple[np.ndarray, int]]) -> dict[
     """Stack clips or windows, padded with zeros to the length of the longest.
 
     There is an attention mask only if something was padded and the feature extractor wants one: without a mask,
-    attention keeps its fast path.
+    attention can use its fast kernel.
 
     Returns:
         The model's input, float32 (batch, ...), labels int64 (batch,), and perhaps attention_mask (batch, samples).

@@ -190,7 +190,7 @@ def _check_endpoint() -> None:
 def _is_from_xet(error: Exception) -> bool:
     """Return whether the Xet client, or the request for its token, failed.
 
-    The client raises Python's general errors, and one of its own for authentication.
+    The client raises Python's general errors, and a special one for authentication.
     """
     general = type(error) in (RuntimeError, ConnectionError) or type(error).__name__.startswith("Xet")
     token = isinstance(error, errors.HfHubHTTPError) and "/xet-" in error.response.url.path

@@ -1,4 +1,4 @@
-"""What went wrong with the Hugging Face Hub, in one line: the server's reason and how to fix it."""
+"""Explain errors of the Hugging Face Hub in one line: the server's reason, and how to fix it."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 CHECK_PROXY = "check the proxy or the network's login page, and HF_ENDPOINT if it is set"
 MAX_REASON = 300  # characters
 MAX_SECONDS = 86_400  # of a stated time to wait; a longer one is a mistake
-# What the client raises if an answer has another shape than the Hub's.
+# What the client raises if a response has an unexpected form.
 UNEXPECTED_ANSWER = (KeyError, IndexError, TypeError, AttributeError, AssertionError, OverflowError)
 Kind = Literal["dataset", "model"]
 
@@ -36,7 +36,7 @@ class CorruptFileError(OSError):
 
 
 class NotTheHubError(OSError):
-    """Something between here and the Hub, such as a proxy's login page, answered in its place."""
+    """Something between here and the Hub, such as a proxy's login page, sent a response in its place."""
 
 
 class RateLimitError(OSError):
@@ -60,7 +60,7 @@ def check_response(response: httpx2.Response) -> None:
             raise RateLimitError(seconds)
         response.read()
         hf_raise_for_status(response)
-    # Some storage hosts answer an upload (PUT) so.
+    # Some storage hosts send one for an upload (PUT).
     is_page = response.headers.get("content-type", "").lower().startswith("text/html")
     if response.status_code == 200 and is_page and response.request.method != "PUT":
         raise NotTheHubError(f"{response.url.host} answered with a web page")
@@ -83,7 +83,7 @@ def _seconds_to_wait(headers: httpx2.Headers) -> int | None:
 
 
 def find_cause(error: Exception) -> Exception:
-    """Return the error of the request itself, if the client wrapped it in one of its own.
+    """Return the error of the request itself, if the client wrapped it in another error.
 
     It does so for uploads, and for requests after which it looked into its cache.
     """
@@ -116,13 +116,13 @@ def explain(error: Exception, target: Target) -> str:
     if proxy or (isinstance(error, ValueError) and "proxy URL" in str(error)):
         return f"{what}: {reason(error)}; check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
     if isinstance(error, (json.JSONDecodeError, *UNEXPECTED_ANSWER)):
-        return f"{what}: the answer is not one of the Hub ({type(error).__name__}: {reason(error)}); {CHECK_PROXY}"
+        return f"{what}: unexpected response ({type(error).__name__}: {reason(error)}); {CHECK_PROXY}"
     if isinstance(error, httpx2.ProxyError):
         return f"{what}: the proxy refuses the connection ({reason(error)}); check HTTPS_PROXY and HTTP_PROXY"
     if is_certificate(error):
         return (
             f"{what}: the certificate of {_host(error)} is not trusted ({reason(error)}); "
-            "if your network has its own authority, set SSL_CERT_FILE to its certificates"
+            "if your network uses a private certificate authority, set SSL_CERT_FILE to its certificates"
         )
     unreachable = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx2.ConnectError)
     if isinstance(error, (*unreachable, httpx2.ConnectTimeout)):
@@ -147,7 +147,7 @@ def _explain_answer(error: errors.HfHubHTTPError, target: Target) -> str:
     if status in (401, 403):
         return f": access denied ({status}: {text}); check the owner's name and what the token permits, or {LOGIN}"
     advice = "; try again later" if status == 429 or status >= 500 else ""
-    return f": the Hub answered {status} ({text}){advice}"
+    return f": the Hub returned {status} ({text}){advice}"
 
 
 def _explain_unreachable(target: Target) -> str:
@@ -166,8 +166,8 @@ def _explain_unreachable(target: Target) -> str:
 def reason(error: BaseException) -> str:
     """Return the server's reason, or the error's text, in one line without request ids and signatures."""
     cause = error.__cause__ if isinstance(error, httpx2.HTTPError) else None
-    said = [getattr(which, "server_message", None) for which in (error, cause)]
-    text = said[0] or said[1] or str(error) or type(error).__name__
+    messages = [getattr(which, "server_message", None) for which in (error, cause)]
+    text = messages[0] or messages[1] or str(error) or type(error).__name__
     text = re.sub(r"<[^>]*>", " ", text)
     text = re.sub(r"\(Request ID: [^)]*\)|\(Amz CF ID: [^)]*\)", "", text)
     text = " ".join(hide_secrets(text).split()).rstrip(".")
@@ -175,7 +175,7 @@ def reason(error: BaseException) -> str:
 
 
 def hide_secrets(text: str) -> str:
-    """Return the text without the token, and without the query of any address in it, whole or cut."""
+    """Return the text without the token, and without the query of any address in it, complete or truncated."""
     if token := get_token():
         text = text.replace(token, "***").replace(token.encode("unicode_escape").decode(), "***")
     text = re.sub(r"Bearer [^\s'\"]+", "Bearer ***", text)
@@ -184,13 +184,13 @@ def hide_secrets(text: str) -> str:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Return whether the disk, or the user's share of it, is full or too small. Some clients say so in words only."""
+    """Return whether the disk or the user's quota is full. Some clients report it only in the message."""
     number, words = getattr(error, "errno", None), ("(os error 28)", "(os error 122)", "Not enough free disk space")
     return number in (errno.ENOSPC, errno.EDQUOT) or any(word in str(error) for word in words)
 
 
 def is_certificate(error: BaseException | None) -> bool:
-    """Return whether the error, or one behind it, is that a certificate is not trusted."""
+    """Return whether the error, or its cause, is that a certificate is not trusted."""
     if error is None:
         return False
     found = isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error)
@@ -203,6 +203,6 @@ def web_page(kind: Kind, repo: str) -> str:
 
 
 def _host(error: Exception) -> str:
-    """Return the host that a request went to; the Hub's own if the error does not know."""
+    """Return the host that a request went to; the Hub's if the error has no request."""
     request = getattr(error, "_request", None)
     return f"{request.url.scheme}://{request.url.netloc.decode()}" if request else constants.ENDPOINT

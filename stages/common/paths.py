@@ -1,4 +1,4 @@
-"""Where each file of the pipeline lies, relative to the project's top folder. dvc.yaml has the same paths."""
+"""Paths of the pipeline's files, relative to the project's top folder. dvc.yaml has the same paths."""
 
 from pathlib import Path
 

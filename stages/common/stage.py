@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stages.common.errors import UserError
-from stages.common.params import check_params
+from stages.common.params_check import check_params
 from stages.common.params_help import describe_params
 
 
@@ -17,7 +17,7 @@ def require_files(*paths: Path) -> None:
     """Raise UserError if an output of an earlier stage is missing."""
     for path in paths:
         if not path.exists():
-            raise UserError("missing; run dvc repro, or first the stage that writes it (see dvc.yaml)", file=path)
+            raise UserError("missing; run dvc repro, or run the stage that writes it (see dvc.yaml)", file=path)
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def _remove(path: Path) -> None:
 
 
 def run_stage(main: Callable[..., None], targets: tuple[str, ...] = ()) -> None:
-    """Run a stage script: read the command line, check all of params.yaml, call `main`.
+    """Run a stage script: read the command line, check all of params.yaml, and call `main`.
 
     An error that the user can fix becomes one line on stderr and exit status 1, Ctrl-C one line and status 130. `main`
     imports torch itself, so that mistakes in params.yaml show at once.
@@ -94,5 +94,5 @@ def _read_command_line(name: str, docstring: str, stage: str, targets: tuple[str
     if targets:
         parser.add_argument("target", choices=targets)
     if {"-h", "--help"} & set(sys.argv[1:]):
-        parser.epilog = describe_params(stage)
+        parser.epilog = describe_params(stage) if name == f"stages.{stage}" else None
     return list(vars(parser.parse_args()).values())

@@ -42,7 +42,7 @@ def window_length(encoded: EncodedClips, model: torch.nn.Module, seconds: float 
     if window > longest:
         longest_seconds = longest * seconds / window if encoded.cached_part else longest / sampling_rate
         raise UserError(
-            f"{seconds} s is longer than every clip (at most {longest_seconds:.3g} s); "
+            f"{seconds} s is longer than the longest clip ({longest_seconds:.3g} s); "
             "make it shorter, or null for complete clips",
             key=key,
         )

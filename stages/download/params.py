@@ -13,7 +13,7 @@ ModelParams = Annotated[checkpoint_sources.SOURCES, Field(discriminator="source"
 
 
 class DownloadParams(Section):
-    """Where the clips and the base model come from."""
+    """Sources of the clips and of the base model."""
 
     dataset: DatasetParams
     model: ModelParams

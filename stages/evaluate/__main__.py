@@ -15,6 +15,7 @@ from stages.common.paths import (
     BASELINES,
     CLIPS,
     CONFUSION,
+    DATASET_SOURCE,
     ENCODED,
     EPOCHS,
     FIGURE,
@@ -46,7 +47,9 @@ def main() -> None:
     from stages.evaluate.report import write_report
 
     params = load_params("evaluate", EvaluateParams)
-    require_files(FINETUNED / "config.json", TRAINING, ENCODED, SPLITS, CLIPS, EPOCHS, SPLIT_COUNTS, BASELINES)
+    require_files(
+        FINETUNED / "config.json", TRAINING, ENCODED, SPLITS, CLIPS, DATASET_SOURCE, EPOCHS, SPLIT_COUNTS, BASELINES
+    )
     make_deterministic(0, params.threads)
     logging.set_verbosity_error()
     splits, epochs = read_table(SPLITS), read_epochs(EPOCHS)

@@ -60,17 +60,23 @@ def draw_learning_curves(axes: Axes, result: Result) -> None:
         float(epochs.index.to_numpy()[epochs["eval_accuracy"].to_numpy().argmax()]), color="grey", linestyle=":"
     )
     axes.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None), title="Learning curves")
-    right = axes.twinx()
-    right.plot(epochs.index, epochs["eval_accuracy"], color="black", linestyle="--", marker=".", label="eval accuracy")
-    right.set(ylabel="accuracy", ylim=(0, 1))
+    accuracy_axes = axes.twinx()
+    accuracy_axes.plot(
+        epochs.index, epochs["eval_accuracy"], color="black", linestyle="--", marker=".", label="eval accuracy"
+    )
+    accuracy_axes.set(ylabel="accuracy", ylim=(0, 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(handles=[*axes.lines[:2], *right.lines], loc="center right")
+    axes.legend(handles=[*axes.lines[:2], *accuracy_axes.lines], loc="center right")
+
+
+def count_confusions(result: Result) -> np.ndarray:
+    """Count the clips by actual label (rows) and predicted label (columns): int64, shape (labels, labels)."""
+    return confusion_matrix(result.predictions["label"], result.predictions["prediction"], labels=result.labels)
 
 
 def draw_confusion(axes: Axes, result: Result) -> None:
     """Draw how many clips of each label were predicted as which; darker means a larger share of the row."""
-    labels, predictions = result.labels, result.predictions
-    counts = confusion_matrix(predictions["label"], predictions["prediction"], labels=labels)
+    labels, counts = result.labels, count_confusions(result)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="actual", title="Confusion matrix")
@@ -133,9 +139,9 @@ def draw_spectrogram(samples: np.ndarray, sampling_rate: int) -> bytes:
     rows, bins = np.geomspace(sampling_rate / 2, MIN_HZ, height), np.fft.rfftfreq(FRAME, 1 / sampling_rate)
     image = np.stack([np.interp(rows, bins, frame) for frame in decibels], axis=1)
     levels = np.round(np.clip((image - image.max()) / DECIBELS + 1, 0, 1) * (COLOURS - 1)).astype(np.uint8)
-    picture = Image.fromarray(levels).convert("P")
+    image_file = Image.fromarray(levels).convert("P")
     palette = matplotlib.colormaps["magma"](np.linspace(0, 1, COLOURS), bytes=True)[:, :3]
-    picture.putpalette(palette.tobytes())
+    image_file.putpalette(palette.tobytes())
     file = io.BytesIO()
-    picture.save(file, "png", optimize=True)
+    image_file.save(file, "png", optimize=True)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Metrics of the test clips. To add one, write a function and list it in METRICS: report and card then show it."""
+"""Metrics of the test clips. To add one, write a function and list it in METRIC_FUNCTIONS: report and card show it."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -31,7 +31,7 @@ def macro_f1(probabilities: np.ndarray, actual: np.ndarray) -> float:
 
 def mean_f1(actual: np.ndarray, predicted: np.ndarray) -> float:
     """Compute macro-F1 over the labels that occur in `actual`. actual, predicted: ids or names, (clips,)."""
-    return float(f1_score(actual, predicted, labels=np.unique(actual), average="macro", zero_division=0))
+    return float(f1_score(actual, predicted, labels=np.unique(actual), average="macro"))
 
 
 def cross_entropy(probabilities: np.ndarray, actual: np.ndarray) -> float:
@@ -53,7 +53,7 @@ def calibration_error(probabilities: np.ndarray, actual: np.ndarray) -> float:
 
 
 # Each takes probabilities, float64 (clips, labels), and label ids, int64 (clips,).
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+METRIC_FUNCTIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
     "log_loss": cross_entropy,
@@ -113,7 +113,7 @@ def measure(
         baselines: accuracy of each. selected_on: the split that selected the best epoch.
     """
     probabilities, actual, predicted = predictions.probabilities, predictions.actual, predictions.predicted
-    numbers = {name: function(probabilities, actual) for name, function in METRICS.items()}
+    numbers = {name: function(probabilities, actual) for name, function in METRIC_FUNCTIONS.items()}
     if predictions.window_accuracy is not None:
         numbers["window_accuracy"] = predictions.window_accuracy
     low, high = accuracy_interval(predicted == actual, groups)

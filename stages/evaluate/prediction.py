@@ -56,7 +56,7 @@ def predict_test_clips(encoded: EncodedClips, splits: pd.DataFrame, params: Eval
         raise UserError(f"the only label is {encoded.labels[0]}; add clips of another", file=ENCODED)
     rows = select_split(encoded, splits, "test")
     config = AutoConfig.from_pretrained(FINETUNED, trust_remote_code=False)
-    model = load_classifier(FINETUNED, config).to(find_device()).eval()
+    model = load_classifier(FINETUNED, config, new_head=False).to(find_device()).eval()
     window = window_length(encoded, model, params.window_seconds, "evaluate.window_seconds")
     clips = ClipDataset(rows, encoded.feature_column)
     with use_cached_part(model, encoded.cached_part):

@@ -12,7 +12,15 @@ import soundfile
 
 from stages.common.audio import load_audio
 from stages.common.tables import read_json, read_table
-from stages.evaluate.figures import FIGURES, MIN_HZ, SPECTROGRAM_SIZE, Result, draw_spectrogram, render_svg
+from stages.evaluate.figures import (
+    FIGURES,
+    MIN_HZ,
+    SPECTROGRAM_SIZE,
+    Result,
+    count_confusions,
+    draw_spectrogram,
+    render_svg,
+)
 
 TEMPLATE = "report.html"  # beside this file
 MAX_ERRORS = 12  # errors that are shown
@@ -97,6 +105,8 @@ def write_report(
         epochs=epochs.reset_index().to_dict("records"),
         best_epoch=epochs["eval_accuracy"].idxmax(),  # the first of equals, as in training
         figures={name: base64.b64encode(render_svg(draw, result)).decode() for name, draw in FIGURES.items()},
+        labels=result.labels,
+        confusion=count_confusions(result).tolist(),
         confidence=predictions[result.labels].max(axis=1).mean(),
         wrong=int((predictions["label"] != predictions["prediction"]).sum()),
         min_hz=MIN_HZ,

@@ -31,7 +31,7 @@ def check_accuracy(min_accuracy: float | None, accuracy: float) -> None:
     """Raise UserError if the test accuracy is too low to push."""
     if min_accuracy is not None and accuracy < min_accuracy:
         raise UserError(
-            f"{min_accuracy} is more than the test accuracy {accuracy}; lower it, or set publish.push: false",
+            f"test accuracy {accuracy} is below {min_accuracy}; lower it, or set publish.push: false",
             key="publish.min_accuracy",
         )
 
@@ -53,7 +53,7 @@ def main() -> None:
     from stages.publish.card import write_card
 
     params = load_params("publish", PublishParams)
-    require_files(TRAINING, METRICS, SPLIT_COUNTS, EPOCHS, DATASET_SOURCE, BASE_SOURCE)
+    require_files(TRAINING, METRICS, PREDICTIONS, FIGURE, SPLIT_COUNTS, EPOCHS, DATASET_SOURCE, BASE_SOURCE)
     accuracy = read_json(METRICS)["accuracy"]
     owner = "your-name"
     if params.push:

@@ -28,11 +28,11 @@ def load_part(folder: Path, config: PreTrainedConfig, part: str, precision: str)
     """
     make_deterministic(0, threads=1)  # the clips already run on several threads
     logging.set_verbosity_error()
-    model = load_classifier(folder, config).eval()
+    model = load_classifier(folder, config, new_head=True).eval()
     found = find_part(model, part)
     if found is None or not can_be_cached(model, part):
         raise UserError(
-            f"{config.model_type} has no {part} whose output is all that its head needs; set input",
+            f"the output of the {part} of a {config.model_type} model cannot be cached; set input",
             key="resample_encode.cache",
         )
     device, bf16 = find_device(), is_bf16_chosen(precision)

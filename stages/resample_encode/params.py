@@ -10,15 +10,15 @@ from stages.common.params import Number, Section
 class ResampleEncodeParams(Section):
     """How a clip becomes the model's input."""
 
-    max_seconds: Number = Field(gt=0, description="Use at most the first seconds of each clip.")
+    max_seconds: Number = Field(gt=0, description="Use at most this many seconds of each clip, from its start.")
     feature_extractor: dict[str, bool | int | float | str] = Field(
         {}, description="Settings that replace those of the base model's feature extractor."
     )
     workers: int | None = Field(None, ge=1, description="Number of threads; null: one for each core.")
     cache: Literal["input", "feature_encoder", "base"] = Field(
         "input",
-        description="What to store of a clip: the model's input, or the output of a part that is not trained.",
+        description="What to store: input (of the model), or the output of its feature_encoder or base.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "fp32", description="Precision of the cached part; auto uses bf16 if the device supports it."
+        "fp32", description="Of the cached part: auto (bf16 if the device supports it), fp32 or bf16."
     )

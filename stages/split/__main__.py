@@ -21,7 +21,7 @@ def main() -> None:
 
     params = load_params("split", SplitParams)
     require_files(CLIPS, REJECTED, REPETITIONS)
-    # Sorted, so that a split does not depend on where the clips come from. The course has the same order.
+    # Sorted, so that a split does not depend on the source of the clips. The course has the same order.
     clips = read_table(CLIPS).sort_values(["label", "clip"], ignore_index=True)
     table = groups.read_groups(params.groups, clips["clip"], read_table(REPETITIONS))
     clips["group"] = groups.connect(table)

@@ -49,8 +49,10 @@ def check_labels(labels: pd.Series, splits: pd.DataFrame) -> None:
 
 
 def report_uneven(totals: dict[str, int], params: SplitParams) -> None:
-    """Print a line if large groups make a split half as large again as asked, or half of it."""
+    """Print a warning if keeping groups together makes a split much larger or smaller than requested."""
     clips = sum(totals.values())
     for name, share in (("test", params.test_share), ("validation", params.validation_size)):
         if share and not 0.5 < totals[name] / (share * clips) < 1.5:
-            print(f"{name} has {totals[name] / clips:.0%} of the clips, not {share:.0%}, because groups stay together")
+            print(
+                f"warning: {name} has {totals[name] / clips:.0%} of the clips, not {share:.0%}, to keep groups together"
+            )

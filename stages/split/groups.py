@@ -1,4 +1,4 @@
-"""Which clips belong together because they share a recording, an artist or another group."""
+"""Groups of clips that should stay in one split, because they share a recording, an artist or something else."""
 
 import networkx
 import numpy as np

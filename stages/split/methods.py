@@ -50,6 +50,8 @@ def select_grouped(rows: np.ndarray, share: float, seed: int, labels: np.ndarray
     return np.concatenate(parts[: folds.numerator])
 
 
+# Each gets rows (int64, of all clips or of those not yet selected), the share of them to select, a seed, and the labels
+# and groups of all clips. It returns the selected rows, and raises UserError if the clips do not allow the share.
 METHODS: dict[str, Callable[[np.ndarray, float, int, np.ndarray, np.ndarray], np.ndarray]] = {
     "random": select_random,
     "stratified": select_stratified,

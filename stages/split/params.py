@@ -63,7 +63,7 @@ class SplitParams(Section):
     def find_obstacles(self) -> Iterator[UserError]:
         """Check that the tables exist."""
         tables = {f"groups.{name}": path for name, path in self.groups.items()}
-        if self.published:
+        if self.published and self.method == "published":
             tables["published"] = self.published
         for key, path in tables.items():
             if not Path(path).is_file():

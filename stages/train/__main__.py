@@ -37,21 +37,23 @@ def main() -> None:
 
     def train(micro_batch: int) -> TrainerState:
         make_deterministic(params.seed, params.threads)
+        if micro_batch < params.batch_size:
+            steps = params.gradient_accumulation_steps * params.batch_size // micro_batch
+            print(f"gradient accumulation steps: {steps}", flush=True)
         model = build_model(BASE, encoded.labels, params)
         state = trainer.fit(model, params, micro_batch, encoded, splits, folder, metrics)
         model.save_pretrained(folder)
         return state
 
     with atomic_output(FINETUNED) as folder, atomic_output(EPOCHS) as metrics:
-        state = with_smaller_batches(
-            train, params.batch_size, "train.batch_size", "set train.window_seconds, or lower it or max_seconds"
-        )
+        fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"
+        state = with_smaller_batches(train, params.batch_size, "train.batch_size", fix, divide=True)
         encoded.extractor.save_pretrained(folder)
         selected_on, epoch = trainer.selection_split(splits), trainer.best_epoch(state)
         content = {"selected_on": selected_on, "best_epoch": epoch, "train": params.model_dump()}
         content |= {"resample_encode": encoded.settings}
         write_json(folder / TRAINING.name, content)
-    print(f"{FINETUNED}: {selected_on} accuracy {state.best_metric:.3f} in epoch {epoch} (the first of the best)")
+    print(f"{FINETUNED}: best epoch {epoch}, {selected_on} accuracy {state.best_metric:.3f}")
 
 
 if __name__ == "__main__":

@@ -24,12 +24,17 @@ class MeanLoss:
     def __call__(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the loss as the Trainer wants it: num_items_in_batch counts the labels of the effective batch."""
+        """Return the loss, as the Trainer calls it.
+
+        Args:
+            outputs: with logits, (batch, labels). labels: ids, int64 (batch,).
+            num_items_in_batch: number of labels in the effective batch; None in evaluation.
+        """
         training = outputs.logits.requires_grad
         smoothing = self.label_smoothing if training else 0.0
         total = cross_entropy(outputs.logits.float(), labels, reduction="sum", label_smoothing=smoothing)
         if training:
-            # Summed on the device: reading the number at each step would stop a GPU's queue.
+            # Summed on the device: reading the number at each step would synchronise the GPU.
             self.total = self.total.to(total.device) + total.detach()
             self.count += len(labels)
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)

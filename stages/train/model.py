@@ -22,7 +22,7 @@ def build_model(base: Path, labels: list[str], params: TrainParams) -> PreTraine
         set_dropout(config, key, getattr(params, key))
     if params.spec_augment:
         config.update(params.spec_augment.model_dump() | {"apply_spec_augment": True})
-    model = load_classifier(base, config)
+    model = load_classifier(base, config, new_head=True)
     if params.spec_augment and not hasattr(model.base_model, "_mask_hidden_states"):
         raise UserError(f"a {config.model_type} model does not use it; set it to null", key="train.spec_augment")
     if params.freeze != "none":

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from stages.common.environment import use_first_gpu
 from stages.common.errors import UserError
 from stages.common.params import Number, Section
 
@@ -30,7 +31,9 @@ class TrainParams(Section):
     threads: int | None = Field(
         None, ge=1, description="CPU threads; null: all. A fixed number gives byte-identical results."
     )
-    epochs: int = Field(10, ge=1, description="Passes over the training clips; the best one is kept.")
+    epochs: int = Field(
+        10, ge=1, description="Passes over the training clips. The weights of the best epoch are restored."
+    )
     batch_size: int = Field(8, ge=1, description="Clips in a batch; halved automatically if memory runs out.")
     gradient_accumulation_steps: int = Field(1, ge=1, description="Batches before each step of the optimizer.")
     eval_batch_size: int = Field(8, ge=1, description="Clips in a batch of the evaluation after each epoch.")
@@ -66,12 +69,12 @@ class TrainParams(Section):
             yield from self.find_cache_conflicts(encode.cache)
 
     def find_cache_conflicts(self, part: str | None) -> Iterator[UserError]:
-        """Yield an error for each key that asks for more than the cached output of a part of the model allows."""
+        """Yield an error for each key that the cached output of a part of the model does not allow."""
         if part not in FROZEN_BY:
             return
         if self.freeze not in FROZEN_BY[part]:
             yield UserError(
-                f"{self.freeze} cannot train the {part}, whose output is cached; set {part}, or "
+                f"the output of the {part} is cached, so it cannot be trained; set {part}, or "
                 "resample_encode.cache: input",
                 key="train.freeze",
             )
@@ -82,10 +85,12 @@ class TrainParams(Section):
                 "the cached output of the base model cannot be cut into windows; set it to null",
                 key="train.window_seconds",
             )
-        # A rate of 0 is what the cached output has.
+        # The cached output was computed without dropout.
         for key in ("dropout", "attention_dropout", "spec_augment"):
             if getattr(self, key):
-                yield UserError("the base model's cached output has none; set it to null", key=f"train.{key}")
+                yield UserError(
+                    "the cached output of the base model was computed without it; set it to null", key=f"train.{key}"
+                )
 
     def find_obstacles(self) -> Iterator[UserError]:
         """Check that there is a GPU for fp16."""
@@ -95,6 +100,7 @@ class TrainParams(Section):
 
 def has_nvidia_gpu() -> bool:
     """Return whether CUDA's driver finds a GPU. Importing torch to ask it would take seconds."""
+    use_first_gpu()
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:

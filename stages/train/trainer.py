@@ -81,7 +81,7 @@ def training_arguments(params: TrainParams, micro_batch: int, folder: Path) -> T
         logging_steps=params.logging_steps,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=find_device() == "cpu",  # or bf16 would be refused there
+        use_cpu=find_device() == "cpu",  # otherwise the Trainer rejects bf16 on the CPU
         seed=params.seed,
         bf16=precision == "bf16",
         fp16=precision == "fp16",

@@ -196,7 +196,7 @@ LATER = format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta
         (API, Fault(status=429, headers={"Retry-After": "3600"}), "a token has higher limits"),
         (API, Fault(status=429, headers={"Retry-After": LATER}), "minutes)"),
         (API, Fault(status=401, headers={"X-Error-Message": "Invalid credentials in Authorization header"}), "rejects"),
-        (API, Fault(status=418, body=b'{"error": "Short and stout"}'), "answered 418 (Short and stout)"),
+        (API, Fault(status=418, body=b'{"error": "Short and stout"}'), "returned 418 (Short and stout)"),
     ],
     ids=["html", "html-file", "permission", "ratelimit", "retry-after", "retry-date", "token", "unusual"],
 )

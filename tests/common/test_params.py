@@ -11,7 +11,8 @@ from helpers import ROOT, set_params, user_error
 from pydantic import Field
 
 from stages.common.errors import InvalidParamsError
-from stages.common.params import RENAMED_KEYS, Number, Section, check_params, find_schema, load_params
+from stages.common.params import Number, Section, find_schema, load_params
+from stages.common.params_check import RENAMED_KEYS, check_params
 from stages.common.params_help import describe_params
 
 

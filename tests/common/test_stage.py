@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -27,6 +28,33 @@ def test_interrupt_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 130
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("interrupted")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (UserError("must be 1", key="train.epochs"), "error: params.yaml: train.epochs: must be 1"),
+        (OSError(errno.ENOSPC, "No space left", "data/raw/x"), "error: data/raw/x: the disk is full"),
+        (OSError(errno.EDQUOT, "Quota exceeded"), "the disk is full"),
+    ],
+    ids=["user", "disk", "quota"],
+)
+def test_error_ends_in_one_line(error: Exception, expected: str) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run_command(main)
+    assert expected in str(stop.value.code)
+    assert "\n" not in str(stop.value.code)
+
+
+def test_other_errors_are_raised() -> None:
+    def main() -> None:
+        raise OSError(errno.EIO, "broken disk")
+
+    with pytest.raises(OSError, match="broken disk"):
+        run_command(main)
 
 
 def test_missing_output_of_an_earlier_stage() -> None:
@@ -98,8 +126,9 @@ def test_help(command: str, tmp_path: Path) -> None:
     assert shown.stdout.startswith(f"usage: python -m {command}")
     assert "Run     python -m" in shown.stdout
     if command.startswith("stages"):
-        for part in ("Reads   ", "Writes  ", "keys of "):
+        for part in ("Reads   ", "Writes  "):
             assert part in shown.stdout
+        assert ("keys of " in shown.stdout) == (command != "stages.evaluate.baselines")
     refused = subprocess.run([*python, "a", "b", "c", "--frobnicate"], env=env, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr

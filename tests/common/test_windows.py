@@ -69,7 +69,7 @@ def test_window_longer_than_clips_refused(copied: Path, cache: str, longest: str
     set_params(copied, {"train.window_seconds": 1.5})
     error = user_error(train)
     assert error.key == "train.window_seconds"
-    assert "1.5 s is longer than every clip" in str(error)
+    assert "1.5 s is longer than the longest clip" in str(error)
     assert longest in str(error)
     assert not Path("models/finetuned.partial").exists()
 

@@ -89,12 +89,12 @@ def test_groups_widen_interval(copied: Path, measured: dict[str, Any]) -> None:
 
 
 def test_new_metric_is_listed_everywhere(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function in METRICS is enough for metrics.json, the report and the model card."""
+    """A function in METRIC_FUNCTIONS is enough for metrics.json, the report and the model card."""
 
     def error_rate(probabilities: np.ndarray, actual: np.ndarray) -> float:
         return 1 - metrics.accuracy(probabilities, actual)
 
-    monkeypatch.setitem(metrics.METRICS, "error_rate", error_rate)
+    monkeypatch.setitem(metrics.METRIC_FUNCTIONS, "error_rate", error_rate)
     main()
     publish()
     measured = read_json(METRICS)

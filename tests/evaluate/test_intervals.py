@@ -141,3 +141,10 @@ def test_one_large_group_is_uninformative(size: int, others: int) -> None:
     second = np.arange(len(groups)) % 5 > 0
     assert difference_interval(~second, second, groups) == (-1, 1)
     assert accuracy_interval(second, groups) == (0, 1)
+
+
+def test_equal_predictions_have_one_interval() -> None:
+    """Check that only differences count: which clips both classify correctly does not matter."""
+    groups, rng = np.arange(40) // 4, np.random.default_rng(0)
+    some, every = rng.random(40) < 0.5, np.ones(40, bool)
+    assert difference_interval(some, some, groups) == difference_interval(every, every, groups)

@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from stages.evaluate.intervals import accuracy_interval
 from stages.evaluate.metrics import (
-    METRICS,
+    METRIC_FUNCTIONS,
     calibration_error,
     compare_with_baselines,
     cross_entropy,
@@ -133,7 +133,7 @@ def test_comparison_with_baselines(accuracy: float, low: float, outcome: str, ba
 
 def test_measure_by_hand() -> None:
     metrics = measure(PREDICTIONS, np.arange(4), BASELINES, "test")
-    assert list(METRICS) == ["accuracy", "macro_f1", "log_loss", "top_2_accuracy", "calibration_error"]
+    assert list(METRIC_FUNCTIONS) == ["accuracy", "macro_f1", "log_loss", "top_2_accuracy", "calibration_error"]
     assert metrics["accuracy"] == 0.75
     assert metrics["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert metrics["log_loss"] == pytest.approx(-np.log([0.8, 0.6, 0.3, 0.9]).mean())
@@ -181,7 +181,9 @@ def test_window_accuracy_is_optional() -> None:
 
 def test_listed_metric_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        METRICS, "error_rate", lambda probabilities, actual: 1 - METRICS["accuracy"](probabilities, actual)
+        METRIC_FUNCTIONS,
+        "error_rate",
+        lambda probabilities, actual: 1 - METRIC_FUNCTIONS["accuracy"](probabilities, actual),
     )
     assert measure(PREDICTIONS, np.arange(4), BASELINES, "validation")["error_rate"] == 0.25
 

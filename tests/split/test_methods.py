@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from split.examples import repeat_labels, split_params
 
 from stages.common.errors import UserError
-from stages.split.methods import assign_splits
+from stages.split.methods import METHODS, assign_splits, cut_folds
 
 
 def assignment_error(labels: np.ndarray, groups: np.ndarray | None = None, **values: object) -> UserError:
@@ -135,3 +135,52 @@ def test_folds_need_clips_per_label() -> None:
     error = assignment_error(repeat_labels({"a": 10, "b": 10}), folds=15)
     assert error.key == "split.method"
     assert "set split.folds lower" in str(error)
+
+
+def test_two_clips_can_be_stratified() -> None:
+    labels = np.array(["a"] * 20 + ["b"] * 2)
+    split = METHODS["stratified"](np.arange(22), 0.5, 0, labels, np.arange(22))
+    assert (labels[split] == "b").sum() == 1
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_grouped_share_needs_a_fold(share: float) -> None:
+    labels = np.array(["a", "b"] * 40)
+    with pytest.raises(UserError):
+        METHODS["grouped"](np.arange(80), share, 0, labels, np.arange(80))
+
+
+def test_few_groups_make_coarse_folds() -> None:
+    labels, groups = np.array(["a", "b"] * 40), np.arange(80) // 20
+    assert len(METHODS["grouped"](np.arange(80), 0.25, 0, labels, groups)) == 20
+    with pytest.raises(UserError, match="1/4"):
+        METHODS["grouped"](np.arange(80), 0.05, 0, labels, groups)
+
+
+def test_number_of_folds_may_equal_number_of_groups() -> None:
+    labels, groups = np.array(["a", "b"] * 6), np.arange(12) // 4
+    assert sorted(len(part) for part in cut_folds(np.arange(12), 3, 0, labels, groups)) == [4, 4, 4]
+    with pytest.raises(UserError):
+        cut_folds(np.arange(12), 4, 0, labels, groups)
+
+
+def test_rare_label_gives_no_warning() -> None:
+    """Check that a label with fewer clips than folds is accepted; warnings are errors here."""
+    labels = np.array(["a"] * 18 + ["b"] * 2)
+    assert len(cut_folds(np.arange(20), 5, 0, labels, np.arange(20))) == 5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_grouped_takes_the_most_even_fold(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(25), rng.integers(1, 12, 25))
+    labels = np.array(list("abc"))[rng.integers(0, 3, len(groups))]
+    rows = np.arange(len(groups))
+    expected = {label: (labels == label).sum() / 5 for label in "abc"}
+
+    def unevenness(part: np.ndarray) -> float:
+        return sum(abs((labels[part] == label).sum() - number) for label, number in expected.items())
+
+    folds = cut_folds(rows, 5, seed, labels, groups)
+    selected = METHODS["grouped"](rows, 0.2, seed, labels, groups)
+    assert unevenness(selected) == min(map(unevenness, folds))

@@ -24,16 +24,18 @@ def check_archive(archive: Path, max_files: int, max_gigabytes: float) -> list[s
         for count, member in enumerate(tar, start=1):
             path, size = PurePosixPath(member.name), size + member.size
             if path.is_absolute() or ".." in path.parts:
-                raise UserError(f"member {member.name!r} points out of the archive; do not use it", file=archive.name)
+                raise UserError(
+                    f"member {member.name!r} points out of the archive; it is not unpacked", file=archive.name
+                )
             if not (member.isfile() or member.isdir()):
-                raise UserError(f"member {member.name!r} is a link or device; do not use it", file=archive.name)
+                raise UserError(f"member {member.name!r} is a link or device; it is not unpacked", file=archive.name)
             if count > max_files:
-                message = f"{archive.name} has more members than {max_files}; raise it if you trust the archive"
+                message = f"{archive.name} has more members than {max_files}; raise max_files if you trust the archive"
                 raise UserError(message, key="download.dataset.max_files")
             if size > max_gigabytes * 1e9:
                 raise UserError(
-                    f"{archive.name} unpacks to more than {max_gigabytes:g} GB at {member.name!r}; raise it if you "
-                    "trust the archive",
+                    f"{archive.name} unpacks to more than {max_gigabytes:g} GB at {member.name!r}; raise "
+                    "max_gigabytes if you trust the archive",
                     key="download.dataset.max_gigabytes",
                 )
             if member.isfile():

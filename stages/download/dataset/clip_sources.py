@@ -21,8 +21,6 @@ from stages.common.params import Number, Section
 from stages.download.dataset import archives, parquet
 from stages.download.dataset.selection import is_audio, select_clips, target_path
 
-COPIES = 2  # of each clip on disk: data/raw and DVC's cache
-
 
 class Fetched(NamedTuple):
     """What a source returns.
@@ -57,12 +55,9 @@ class ClipSource(Section):
 
 def _check_space(needed: int, key: str) -> Iterator[UserError]:
     free = shutil.disk_usage(".").free
-    if COPIES * needed > free:
-        yield UserError(
-            f"the clips and DVC's copy of them need {COPIES * needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free "
-            "some space",
-            key=key,
-        )
+    if needed > free:
+        message = f"the clips need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free some space"
+        yield UserError(message, key=key)
 
 
 class SyntheticClips(ClipSource):
@@ -115,7 +110,7 @@ class FolderClips(ClipSource):
             sizes = (file.stat().st_size for file in _walk(root) if file.is_file() and is_audio(file.name))
             yield from _check_space(sum(sizes), "download.dataset.path")
         else:
-            yield UserError(f"no folder {self.path}; it should hold <label>/<file>", key="download.dataset.path")
+            yield UserError(f"no folder {self.path}; it should contain <label>/<file>", key="download.dataset.path")
 
     def fetch(self, folder: Path) -> Fetched:
         """Copy the clips.
@@ -125,7 +120,7 @@ class FolderClips(ClipSource):
         """
         root = Path(self.path).expanduser()
         if not root.is_dir():
-            raise UserError(f"no folder {self.path}; it should hold <label>/<file>", key="download.dataset.path")
+            raise UserError(f"no folder {self.path}; it should contain <label>/<file>", key="download.dataset.path")
         candidates, rejected = select_clips((file.relative_to(root).as_posix() for file in _walk(root)), depth=2)
         if not candidates:
             raise UserError(
@@ -138,7 +133,7 @@ class FolderClips(ClipSource):
                 shutil.copyfile(source, target)
                 files[target] = candidate.path
             else:
-                unreadable.append((candidate.path, "cannot be read: a broken link, not a file, or not permitted"))
+                unreadable.append((candidate.path, "cannot be read: a broken link, not a file, or permission denied"))
         origin = {"source": "folder", "id": root.resolve().name, "licence": self.licence}
         return Fetched(files, rejected, origin, unreadable)
 

@@ -7,9 +7,6 @@ shift in time, and clearly more than at any other shift, or clips with the same 
 It finds the same recording at another level, offset, length, sampling rate or codec. It does not find another speed or
 pitch, another performance, excerpts with little overlap, or sounds without events, such as a steady tone or a
 metronome.
-
-No maintained library does this with pip alone: pyacoustid needs the system's Chromaprint; pydejavu, pylastfp and qfp
-had no release in years, audfprint2 is at 0.1; shazamio-core makes fingerprints for a web service, without comparing.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Compose short pieces of music in ten genres, from nothing but numpy and a seed.
 
-The clips stand in for GTZAN where there is no network. A genre is a `Style`: ranges and choices of tempo,
+The clips stand in for GTZAN when there is no network. A genre is a `Style`: ranges and choices of tempo,
 harmony, rhythm and instruments. Every clip draws from them, and some clips borrow a trait from a related
 genre, so that the genres overlap as real ones do.
 """
@@ -16,12 +16,12 @@ import numpy as np
 import soundfile
 from scipy.signal import lfilter
 
-SAMPLING_RATE = 22_050  # Hz, GTZAN's own
+SAMPLING_RATE = 22_050  # Hz, as in GTZAN
 TABLE = 1024  # samples in one cycle of a wavetable
 
 
 class Voice(NamedTuple):
-    """A pitched instrument: harmonic k has amplitude k ** -rolloff; a note loses brilliance as it lasts."""
+    """A pitched instrument: harmonic k has amplitude k ** -rolloff; high harmonics decay faster."""
 
     rolloff: float
     even: float = 1.0  # gain of the even harmonics; 0 sounds hollow, like a clarinet
@@ -180,7 +180,7 @@ BORROWING = 0.12  # share of clips with a trait of another genre
 def compose(genre: str, seconds: float, seed: Sequence[int] | int) -> np.ndarray:
     """A clip of `genre`: int16, shape (round(seconds * SAMPLING_RATE),), the same for the same arguments."""
     if genre not in STYLES:
-        raise ValueError(f"unknown genre {genre!r}; the composer knows {', '.join(GENRES)}")
+        raise ValueError(f"unknown genre {genre!r}; known genres: {', '.join(GENRES)}")
     if round(seconds * SAMPLING_RATE) < 1:
         return np.zeros(0, np.int16)
     rng = np.random.default_rng(seed)
@@ -285,7 +285,7 @@ def strike(drum: Drum, rng: np.random.Generator) -> np.ndarray:
 
 
 def retouch(voice: Voice, rng: np.random.Generator) -> Voice:
-    """Build the same instrument in another workshop."""
+    """Vary the voice a little."""
     rolloff, decay, shine, formant = rng.uniform(0.9, 1.12, 4)
     return voice._replace(
         rolloff=voice.rolloff * rolloff,
@@ -319,7 +319,7 @@ def wavetable(voice: Voice, hz: float, dullness: float) -> np.ndarray:
 
 
 def add(out: np.ndarray, sound: np.ndarray, time: float) -> None:
-    """Mix `sound` into `out` from `time` seconds on; what runs over the end is lost."""
+    """Mix `sound` into `out` from `time` seconds on; the rest is cut off."""
     start = int(time * SAMPLING_RATE)
     length = max(0, min(len(sound), len(out) - start))
     out[start : start + length] += sound[:length]
