@@ -36,8 +36,20 @@ def test_smaller_batches_divide_the_batch(batch_size: int, fitting: int, tried: 
             raise torch.OutOfMemoryError("out of memory")
         return size
 
-    assert device.with_smaller_batches(run, batch_size, "train.batch_size", "use shorter clips") == tried[-1]
+    assert device.with_smaller_batches(run, batch_size, "train.batch_size", "fix", divide=True) == tried[-1]
     assert sizes == tried
+
+
+def test_smaller_batches_halve_the_batch() -> None:
+    sizes = []
+
+    def run(size: int) -> None:
+        sizes.append(size)
+        if size > 2:
+            raise torch.OutOfMemoryError("out of memory")
+
+    device.with_smaller_batches(run, 17, "evaluate.window_seconds", "fix")
+    assert sizes == [17, 8, 4, 2]
 
 
 def test_single_clip_too_large() -> None:

@@ -83,3 +83,13 @@ def test_nan_predictions_are_refused(copied: Path) -> None:
     error = user_error(main)
     assert error.file == str(FINETUNED)
     assert "train.learning_rate" in str(error)
+
+
+@pytest.mark.slow
+def test_model_without_head_is_refused(copied: Path) -> None:
+    path = FINETUNED / "model.safetensors"
+    weights = {name: tensor for name, tensor in load_file(path).items() if not name.startswith("classifier.")}
+    save_file(weights, path, {"format": "pt"})
+    error = user_error(main)
+    assert error.file == str(FINETUNED)
+    assert "--force train" in str(error)

@@ -50,7 +50,7 @@ def test_check_accuracy() -> None:
     check_accuracy(0.5, 0.5)
     error = user_error(lambda: check_accuracy(0.6, 0.5))
     assert error.key == "publish.min_accuracy"
-    assert "0.6 is more than the test accuracy 0.5" in str(error)
+    assert "test accuracy 0.5 is below 0.6" in str(error)
 
 
 def test_git_commit(workspace: Path) -> None:

@@ -6,7 +6,7 @@ from helpers import set_params, user_error
 from split.examples import number_clips, split_params, write_raw
 
 from stages.common.errors import UserError
-from stages.common.params import check_params
+from stages.common.params_check import check_params
 from stages.split.__main__ import main
 
 
