@@ -38,7 +38,11 @@ def check_params(stage: str, target: str | None = None) -> None:
     Raises:
         InvalidParamsError: with all problems that were found.
     """
-    content = read_file()
+    try:
+        content = read_file()
+    except (ValueError, RecursionError) as error:
+        # E.g. a number of thousands of digits, or thousands of nested lists.
+        raise UserError(f"cannot be read: {error}", file=PARAMS) from None
     problems = [
         UserError(f"unknown section{_suggest(str(name), SECTIONS)}", key=str(name))
         for name in content
@@ -53,8 +57,11 @@ def check_params(stage: str, target: str | None = None) -> None:
     for section in sections.values():
         problems += section.find_conflicts(sections)
     for name in SECTIONS[SECTIONS.index(stage) :]:
-        if name in sections:
-            problems += _find_obstacles(name, sections[name], content, target)
+        try:
+            if name in sections:
+                problems += _find_obstacles(name, sections[name], content, target)
+        except OSError as error:
+            problems.append(UserError(f"a file or folder of it cannot be read: {error.strerror}", key=name))
     if problems:
         raise InvalidParamsError(problems)
 
@@ -72,9 +79,10 @@ def _find_obstacles(name: str, section: Section, content: dict[str, Any], target
 def _recorded_params(stage: str) -> dict[str, Any]:
     """Return the params that a stage last ran with, by dotted key, from dvc.lock."""
     try:
-        return yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"][stage]["params"][PARAMS.name]
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        params = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"][stage]["params"][PARAMS.name]
+    except (OSError, LookupError, TypeError, ValueError, RecursionError, yaml.YAMLError):
         return {}
+    return params if isinstance(params, dict) else {}
 
 
 def explain_errors(section: str, node: Any, schema: Any, error: ValidationError) -> list[UserError]:
@@ -130,7 +138,7 @@ def _drop_tags(node: Any, location: tuple[Any, ...]) -> list[str]:
         if isinstance(node, dict) and not tagged and part == node.get("source"):
             tagged = True
             continue
-        where.append(str(part))
+        where.append(str(part).replace("\n", "\\n"))
         node, tagged = (node.get(part) if isinstance(node, dict) else None), False
     return where
 

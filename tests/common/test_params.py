@@ -194,6 +194,29 @@ def test_finished_half_of_download_is_not_checked(folder: Path) -> None:
     assert list(problems(lambda: check_params("download", "model"))) == ["download.model.path"]
 
 
+@pytest.mark.parametrize("text", ["a: " + "9" * 5000, "a: " + "[" * 3000])
+def test_number_or_nesting_too_large(text: str) -> None:
+    Path("params.yaml").write_text(text)
+    error = user_error(lambda: check_params("train"))
+    assert error.file == "params.yaml"
+    assert "\n" not in str(error)
+
+
+def test_path_too_long(folder: Path) -> None:
+    demo(folder, {"download.model": {"source": "folder", "path": "a" * 5000}})
+    assert list(problems(lambda: check_params("download", "model"))) == ["download"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"\xff", b"\x01", b"stages: 3", b"stages: {download@model: {params: {params.yaml: 3}}}"],
+)
+def test_damaged_lock_is_ignored(folder: Path, content: bytes) -> None:
+    demo(folder, {})
+    Path("dvc.lock").write_bytes(content)
+    check_params("download", "dataset")
+
+
 def test_mistakes_show_before_torch_is_imported(folder: Path) -> None:
     demo(folder, MISTAKES)
     start = time.monotonic()
