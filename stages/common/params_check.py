@@ -40,9 +40,10 @@ def check_params(stage: str, target: str | None = None) -> None:
     """
     try:
         content = read_file()
-    except (ValueError, RecursionError) as error:
-        # E.g. a number of thousands of digits, or thousands of nested lists.
-        raise UserError(f"cannot be read: {error}", file=PARAMS) from None
+    except (OSError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # E.g. a folder, a date without a day, a number of thousands of digits, or thousands of nested lists.
+        message = " ".join(str(error).split())
+        raise UserError(f"cannot be read: {message}", file=PARAMS) from None
     problems = [
         UserError(f"unknown section{_suggest(str(name), SECTIONS)}", key=str(name))
         for name in content

@@ -5,30 +5,35 @@ Writes  metrics/baselines.json: accuracy of each baseline
 Run     python -m stages.evaluate.baselines
 """
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
-from transformers.audio_utils import mel_filter_bank
 
 from stages.common.audio import load_audio, power_spectrogram
 from stages.common.errors import UserError
 from stages.common.params import Number, load_params
 from stages.common.paths import BASELINES, CLIPS, RAW, SPLITS
 from stages.common.stage import atomic_output, require_files, run_stage
-from stages.common.tables import read_table, write_json
 from stages.common.threads import map_in_threads
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SAMPLING_RATE = 16_000  # Hz
 FRAME, HOP = 1024, 512  # samples: 64 ms, every 32 ms
 BANDS = 64
 MIN_POWER = 1e-6  # added before the logarithm, for silence
-MEL = mel_filter_bank(FRAME // 2 + 1, BANDS, 0.0, SAMPLING_RATE / 2, SAMPLING_RATE).astype(np.float32)
+
+
+@cache
+def mel_filters() -> np.ndarray:
+    """Return the mel filter bank: float32, shape (FRAME // 2 + 1, BANDS)."""
+    from transformers.audio_utils import mel_filter_bank
+
+    return mel_filter_bank(FRAME // 2 + 1, BANDS, 0.0, SAMPLING_RATE / 2, SAMPLING_RATE).astype(np.float32)
 
 
 def summarize_spectrum(samples: np.ndarray) -> np.ndarray:
@@ -40,7 +45,7 @@ def summarize_spectrum(samples: np.ndarray) -> np.ndarray:
     Returns:
         float32, shape (2 * BANDS,).
     """
-    bands = np.log(power_spectrogram(samples, FRAME, slice(None, None, HOP)) @ MEL + MIN_POWER)
+    bands = np.log(power_spectrogram(samples, FRAME, slice(None, None, HOP)) @ mel_filters() + MIN_POWER)
     return np.concatenate([bands.mean(axis=0), bands.std(axis=0)])
 
 
@@ -50,7 +55,7 @@ def summarize_files(paths: list[Path], seconds: float) -> np.ndarray:
     return np.stack(list(tqdm(rows, "baselines", len(paths), unit="clip")))
 
 
-def measure_baselines(raw: Path, clips: pd.DataFrame, splits: pd.DataFrame, seconds: float) -> dict[str, float]:
+def measure_baselines(raw: Path, clips: "DataFrame", splits: "DataFrame", seconds: float) -> dict[str, float]:
     """Measure the accuracy of the baselines on the test clips, fitted to the train clips.
 
     Args:
@@ -64,6 +69,11 @@ def measure_baselines(raw: Path, clips: pd.DataFrame, splits: pd.DataFrame, seco
     Raises:
         UserError: splits lists a clip that clips does not have.
     """
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     clips = clips.set_index("clip")
     if missing := sorted(set(splits["clip"]) - set(clips.index)):
         raise UserError(f"data/splits.csv lists clip {missing[0]}, data/raw/clips.csv does not have it; run dvc repro")
@@ -81,6 +91,8 @@ def measure_baselines(raw: Path, clips: pd.DataFrame, splits: pd.DataFrame, seco
 
 def main() -> None:
     """Write the accuracies."""
+    from stages.common.tables import read_table, write_json
+
     seconds = load_params("resample_encode.max_seconds", Number)
     require_files(CLIPS, SPLITS)
     accuracies = measure_baselines(RAW, read_table(CLIPS), read_table(SPLITS), seconds)

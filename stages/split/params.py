@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator
 
 from stages.common.errors import UserError
 from stages.common.params import Number, Section
@@ -44,21 +45,20 @@ class SplitParams(Section):
             raise ValueError(f"must be {' or '.join(METHOD_NAMES)}, got {method!r}")
         return method
 
-    @model_validator(mode="after")
-    def _check(self) -> "SplitParams":
-        if self.test_share + self.validation_size >= 1:
-            raise ValueError("test_size and validation_size leave nothing to train on")
-        if "recording" in self.groups:
-            raise ValueError("groups: recording is reserved for what the audio shows; rename the column")
+    def find_conflicts(self, sections: dict[str, Any]) -> Iterator[UserError]:
+        """Check the keys against each other."""
+        if self.method != "published" and self.test_share + self.validation_size >= 1:
+            yield UserError("test and validation leave nothing to train on", key="split.validation_size")
+        for name in sorted({"clip", "recording"} & set(self.groups)):
+            yield UserError(f"{name} is reserved; rename the group and its column", key="split.groups")
         if self.folds and self.method not in ("stratified", "grouped"):
-            raise ValueError(f"folds needs method stratified or grouped, not {self.method}; set folds: null")
+            yield UserError(f"needs method stratified or grouped, not {self.method}; set it to null", key="split.folds")
         if self.folds and self.fold >= self.folds:
-            raise ValueError(f"fold is {self.fold}, but the {self.folds} folds are counted from 0")
+            yield UserError(f"must be below {self.folds}, because the folds are counted from 0", key="split.fold")
         if self.fold and not self.folds:
-            raise ValueError(f"fold is {self.fold} but folds is not set; set folds too")
+            yield UserError("needs split.folds; set folds too", key="split.fold")
         if self.method == "published" and not self.published:
-            raise ValueError("method published requires the key published (a CSV file with the columns clip and split)")
-        return self
+            yield UserError("needs a CSV file with the columns clip and split", key="split.published")
 
     def find_obstacles(self) -> Iterator[UserError]:
         """Check that the tables exist."""

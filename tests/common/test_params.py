@@ -144,7 +144,7 @@ def test_every_stage_checks_all_sections(folder: Path, stage: str) -> None:
         ({"train.window_seconds": 40}, "train.window_seconds"),
         ({"evaluate.window_seconds": 40}, "evaluate.window_seconds"),
         ({"resample_encode.cache": "feature_encoder"}, "train.freeze"),
-        ({"split.folds": 2, "split.validation_size": 0.5}, "split"),
+        ({"split.folds": 2, "split.validation_size": 0.5}, "split.validation_size"),
     ],
 )
 def test_conflict(folder: Path, values: dict[str, Any], key: str) -> None:
@@ -194,12 +194,17 @@ def test_finished_half_of_download_is_not_checked(folder: Path) -> None:
     assert list(problems(lambda: check_params("download", "model"))) == ["download.model.path"]
 
 
-@pytest.mark.parametrize("text", ["a: " + "9" * 5000, "a: " + "[" * 3000])
-def test_number_or_nesting_too_large(text: str) -> None:
+@pytest.mark.parametrize("text", ["a: " + "9" * 5000, "a: " + "[" * 3000, "a: 2001-13-01", "a: !!int x"])
+def test_value_that_cannot_be_read(text: str) -> None:
     Path("params.yaml").write_text(text)
     error = user_error(lambda: check_params("train"))
     assert error.file == "params.yaml"
     assert "\n" not in str(error)
+
+
+def test_params_that_are_a_folder() -> None:
+    Path("params.yaml").mkdir()
+    assert user_error(lambda: check_params("train")).file == "params.yaml"
 
 
 def test_path_too_long(folder: Path) -> None:
@@ -217,12 +222,13 @@ def test_damaged_lock_is_ignored(folder: Path, content: bytes) -> None:
     check_params("download", "dataset")
 
 
-def test_mistakes_show_before_torch_is_imported(folder: Path) -> None:
+@pytest.mark.parametrize("script", ["stages.train", "stages.evaluate.baselines"])
+def test_mistakes_show_before_torch_is_imported(folder: Path, script: str) -> None:
     demo(folder, MISTAKES)
     start = time.monotonic()
     code = (
         "import sys, runpy\n"
-        "try: runpy.run_module('stages.train', run_name='__main__', alter_sys=True)\n"
+        f"try: runpy.run_module('{script}', run_name='__main__', alter_sys=True)\n"
         "finally: assert not {'torch', 'pandas', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run(

@@ -3,11 +3,10 @@ from typing import Any
 
 import pytest
 from helpers import set_params, user_error
-from split.examples import number_clips, split_params, write_raw
+from split.examples import split_params
 
 from stages.common.errors import UserError
 from stages.common.params_check import check_params
-from stages.split.__main__ import main
 
 
 def find_problem(values: dict[str, Any]) -> UserError:
@@ -18,24 +17,39 @@ def find_problem(values: dict[str, Any]) -> UserError:
 
 
 @pytest.mark.parametrize(
-    ("values", "facts"),
+    ("values", "key", "fact"),
     [
-        ({"split.test_size": 0.6, "split.validation_size": 0.5}, ["nothing to train on"]),
-        ({"split.folds": 2, "split.validation_size": 0.5}, ["nothing to train on"]),
-        ({"split.folds": 5, "split.fold": 5}, ["fold is 5", "5 folds", "from 0"]),
-        ({"split.fold": 1}, ["fold is 1", "set folds too"]),
-        ({"split.folds": 5, "split.method": "random"}, ["folds", "stratified or grouped, not random"]),
-        ({"split.folds": 5, "split.method": "published", "split.published": "params.yaml"}, ["folds", "not published"]),
-        ({"split.groups": {"recording": "params.yaml"}}, ["recording is reserved"]),
-        ({"split.method": "published"}, ["requires the key published"]),
+        ({"split.test_size": 0.6, "split.validation_size": 0.5}, "split.validation_size", "nothing to train on"),
+        ({"split.folds": 2, "split.validation_size": 0.5}, "split.validation_size", "nothing to train on"),
+        ({"split.folds": 5, "split.fold": 5}, "split.fold", "below 5"),
+        ({"split.fold": 1}, "split.fold", "set folds too"),
+        ({"split.folds": 5, "split.method": "random"}, "split.folds", "stratified or grouped, not random"),
+        (
+            {"split.folds": 5, "split.method": "published", "split.published": "params.yaml"},
+            "split.folds",
+            "not published",
+        ),
+        ({"split.groups": {"recording": "params.yaml"}}, "split.groups", "recording is reserved"),
+        ({"split.groups": {"clip": "params.yaml"}}, "split.groups", "clip is reserved"),
+        ({"split.method": "published"}, "split.published", "the columns clip and split"),
     ],
 )
-def test_contradictions_are_refused(workspace: Path, values: dict[str, Any], facts: list[str]) -> None:
+def test_contradictions_are_refused(workspace: Path, values: dict[str, Any], key: str, fact: str) -> None:
     problem = find_problem(values)
-    assert problem.key == "split"
-    assert all(fact in str(problem) for fact in facts)
-    write_raw(number_clips({"a": 20, "b": 20}))
-    assert [str(error) for error in user_error(main).problems] == [str(problem)]
+    assert problem.key == key
+    assert fact in str(problem)
+
+
+def test_all_contradictions_are_reported(workspace: Path) -> None:
+    set_params(workspace, {"split.test_size": 0.9, "split.fold": 2, "split.groups": {"clip": "params.yaml"}})
+    error = user_error(lambda: check_params("split"))
+    assert {problem.key for problem in error.problems} == {"split.validation_size", "split.fold", "split.groups"}
+
+
+def test_published_split_needs_no_sizes(workspace: Path) -> None:
+    values = {"split.method": "published", "split.published": "params.yaml", "split.test_size": 0.95}
+    set_params(workspace, values)
+    check_params("split")
 
 
 @pytest.mark.parametrize(

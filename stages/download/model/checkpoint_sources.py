@@ -38,6 +38,7 @@ class RandomWeights(Section):
             UserError: HubertConfig has no such key, or it does not accept a value.
         """
         import torch
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
         if unknown := sorted(set(self.config) - set(HubertConfig().to_dict())):
@@ -45,7 +46,7 @@ class RandomWeights(Section):
         torch.manual_seed(self.seed)
         try:
             model = HubertModel(HubertConfig(**self.config))
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
             raise UserError(" ".join(str(error).split()), key="download.model.config") from None
         model.save_pretrained(folder)
         Wav2Vec2FeatureExtractor(sampling_rate=self.sampling_rate).save_pretrained(folder)
