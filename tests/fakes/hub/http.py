@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -45,7 +46,7 @@ class Request(NamedTuple):
     headers: dict[str, str]
 
 
-class Connection(BaseHTTPRequestHandler):
+class Connection(BaseHTTPRequestHandler, ABC):
     """One connection of a client: reads each request and sends the response."""
 
     protocol_version = "HTTP/1.1"
@@ -55,13 +56,13 @@ class Connection(BaseHTTPRequestHandler):
     query: dict[str, str]
     unread: int
 
+    @abstractmethod
     def receive(self, request: Request) -> Fault:
         """Log a request and return its fault."""
-        raise NotImplementedError
 
+    @abstractmethod
     def respond(self) -> None:
         """Respond to the current request, or raise a ``HubError``."""
-        raise NotImplementedError
 
     def handle(self) -> None:
         """Serve the requests of this connection until either side ends it."""
