@@ -3,16 +3,19 @@
 This decides only whether the file is accepted. No output depends on it, so dvc.yaml does not list this module.
 """
 
+import copy
 import difflib
 from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from stages.common.errors import InvalidParamsError, UserError
-from stages.common.params import SECTIONS, Section, find_schema, models_of, read_file, validate_section
+from stages.common.params import SECTIONS, find_schema, models_of, read_file, validate_section
 from stages.common.paths import PARAMS
 
 # Keys and values of earlier versions, and what they are called now.
@@ -44,37 +47,67 @@ def check_params(stage: str, target: str | None = None) -> None:
         # E.g. a folder, a date without a day, a number of thousands of digits, or thousands of nested lists.
         message = " ".join(str(error).split())
         raise UserError(f"cannot be read: {message}", file=PARAMS) from None
-    problems = [
-        UserError(f"unknown section{_suggest(str(name), SECTIONS)}", key=str(name))
-        for name in content
-        if name not in SECTIONS
-    ]
+    problems = []
+    for name in [name for name in content if name not in SECTIONS]:
+        near = difflib.get_close_matches(str(name), set(SECTIONS) - set(content), n=1)
+        advice = f", did you mean {near[0]}?" if near else f"; remove it, the sections are {', '.join(SECTIONS)}"
+        problems.append(UserError(f"unknown section{advice}", key=str(name)))
+        if near:
+            content[near[0]] = content.pop(name)
     sections: dict[str, Any] = {}
     for name in SECTIONS:
         try:
             sections[name] = validate_section(name, content, find_schema(name))
         except InvalidParamsError as error:
             problems += error.problems
+            if (corrected := _correct_keys(content.get(name), find_schema(name))) is not None:
+                sections[name] = corrected
     for section in sections.values():
         problems += section.find_conflicts(sections)
     for name in SECTIONS[SECTIONS.index(stage) :]:
         try:
-            if name in sections:
-                problems += _find_obstacles(name, sections[name], content, target)
+            if name == "download":
+                problems += _find_download_obstacles(content.get(name), target)
+            elif name in sections:
+                problems += sections[name].find_obstacles()
         except OSError as error:
             problems.append(UserError(f"a file or folder of it cannot be read: {error.strerror}", key=name))
     if problems:
         raise InvalidParamsError(problems)
 
 
-def _find_obstacles(name: str, section: Section, content: dict[str, Any], target: str | None) -> Iterator[UserError]:
-    if name != "download":
-        yield from section.find_obstacles()
-        return
-    for half in ("dataset", "model"):
+def _find_download_obstacles(node: Any, target: str | None) -> Iterator[UserError]:
+    """Check the two halves of the section separately: one may be valid, or finished, without the other."""
+    for half, field in find_schema("download").model_fields.items():
+        source = node.get(half) if isinstance(node, dict) else None
+        valid = _correct_keys(source, Annotated[field.annotation, field])
         # The half that does not start may be finished, and its source gone since.
-        if half == target or content[name][half] != _recorded_params(f"download@{half}").get(f"download.{half}"):
-            yield from getattr(section, half).find_obstacles()
+        if valid and (half == target or source != _recorded_params(f"download@{half}").get(f"download.{half}")):
+            yield from valid.find_obstacles()
+
+
+def _correct_keys(node: Any, schema: Any) -> Any:
+    """Validate a part of params.yaml as if its unknown keys were corrected or removed.
+
+    Returns:
+        None if something else is wrong with it.
+    """
+    node = copy.deepcopy(node)
+    try:
+        return TypeAdapter(schema).validate_python(node)
+    except ValidationError as error:
+        details: list[Any] = error.errors()
+    for detail in details:
+        if detail["type"] == "extra_forbidden":
+            *parents, key = _drop_tags(node, detail["loc"])
+            mapping = reduce(getitem, parents, node)
+            value, near = mapping.pop(key), _closest_key(schema, detail)
+            if near:
+                mapping.setdefault(near, value)
+    try:
+        return TypeAdapter(schema).validate_python(node)
+    except ValidationError:
+        return None
 
 
 def _recorded_params(stage: str) -> dict[str, Any]:
@@ -96,7 +129,7 @@ def explain_errors(section: str, node: Any, schema: Any, error: ValidationError)
 
 
 def _explain(section: str, node: Any, schema: Any, detail: Any) -> UserError:
-    where = ".".join([section, *_drop_tags(node, detail["loc"])])
+    where = ".".join([section, *(str(key).replace("\n", "\\n") for key in _drop_tags(node, detail["loc"]))])
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         if new := RENAMED_KEYS.get(where):
@@ -118,11 +151,6 @@ def _explain(section: str, node: Any, schema: Any, detail: Any) -> UserError:
     return UserError(f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {value!r}", key=where)
 
 
-def _suggest(name: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean {near[0]}?" if near else f"; remove it, the sections are {', '.join(known)}"
-
-
 def _closest_key(schema: Any, detail: Any) -> str | None:
     """Return the closest valid key to a misspelled one, or None."""
     if detail["type"] != "extra_forbidden":
@@ -132,14 +160,14 @@ def _closest_key(schema: Any, detail: Any) -> str | None:
     return near[0] if near else None
 
 
-def _drop_tags(node: Any, location: tuple[Any, ...]) -> list[str]:
+def _drop_tags(node: Any, location: tuple[Any, ...]) -> list[Any]:
     """Return a location without the tags that pydantic puts into it for unions, e.g. the source "folder"."""
     where, tagged = [], False
     for part in location:
         if isinstance(node, dict) and not tagged and part == node.get("source"):
             tagged = True
             continue
-        where.append(str(part).replace("\n", "\\n"))
+        where.append(part)
         node, tagged = (node.get(part) if isinstance(node, dict) else None), False
     return where
 

@@ -141,6 +141,7 @@ def test_every_stage_checks_all_sections(folder: Path, stage: str) -> None:
     ("values", "key"),
     [
         ({"trian": {}}, "trian"),
+        ({"dataset": {}}, "dataset"),
         ({"train.window_seconds": 40}, "train.window_seconds"),
         ({"evaluate.window_seconds": 40}, "evaluate.window_seconds"),
         ({"resample_encode.cache": "feature_encoder"}, "train.freeze"),
@@ -157,6 +158,30 @@ def test_conflicts_with_a_cached_base(folder: Path) -> None:
     demo(folder, values | {"train.spec_augment": {"mask_time_prob": 0.1}})
     keys = {"train.freeze", "train.window_seconds", "train.dropout", "train.spec_augment", "evaluate.window_seconds"}
     assert set(problems(lambda: check_params("download"))) == keys
+
+
+@pytest.mark.parametrize("key", ["train.window_second", "train.frozn", "train.attention"])
+def test_misspelled_keys_hide_no_conflict(folder: Path, key: str) -> None:
+    demo(folder, {"resample_encode.cache": "base", "train.window_seconds": 40})
+    before = set(problems(lambda: check_params("train")))
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["train"][key.partition(".")[2]] = params["train"].pop("window_seconds") if "window" in key else "x"
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert set(problems(lambda: check_params("train"))) == before | {key}
+
+
+def test_misspelled_section_hides_no_mistake(folder: Path) -> None:
+    demo(folder, {})
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["trian"] = params.pop("train") | {"epochs": -1}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert set(problems(lambda: check_params("split"))) == {"trian", "train.epochs"}
+
+
+def test_mistake_in_one_half_of_download_hides_no_obstacle_of_the_other(folder: Path) -> None:
+    demo(folder, {"download.dataset.clips_per_label": "many", "download.model": {"source": "folder", "path": "gone"}})
+    found = problems(lambda: check_params("download", "dataset"))
+    assert set(found) == {"download.dataset.clips_per_label", "download.model.path"}
 
 
 OBSTACLES = [
