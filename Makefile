@@ -38,13 +38,16 @@ help:  ## print this list
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --disable-pip-version-check --constraint constraints.txt .
+	$(VENV)/bin/pip install --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	$(VENV)/bin/pip install --no-compile --constraint constraints.txt .
+	@# pip would compile on one core. A file of torch cannot be compiled: it needs a newer Python.
+	@$(VENV)/bin/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(VENV)/bin/pip install --disable-pip-version-check --constraint constraints.txt '.[test]'
+	$(VENV)/bin/pip install --constraint constraints.txt '.[test]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed
-	$(VENV)/bin/pip install --disable-pip-version-check --constraint constraints.txt '.[bench]'
+	$(VENV)/bin/pip install --constraint constraints.txt '.[bench]'
 	@touch $@
