@@ -14,7 +14,7 @@ from benchmarks.common import (
     time_call,
 )
 from stages.common.architectures import use_cached_part
-from stages.common.encoded_clips import CACHE_COLUMNS, EncodedClips
+from stages.common.encoded_clips import CACHE_COLUMNS, Clips, EncodedClips
 from stages.common.windows import ClipDataset
 from stages.evaluate.prediction import predict
 
@@ -37,10 +37,10 @@ def measure(device: str) -> Result:
             classify(clip)
 
     def run_stage(column: str, arrays: np.ndarray) -> None:
-        rows = [{column: array, "label": 0} for array in arrays]
-        encoded = EncodedClips(rows, labels, extractor, column, {})
+        encoded = EncodedClips(None, labels, extractor, column, {})
+        clips = ClipDataset(Clips([], np.zeros(len(arrays), np.int64), list(arrays)))
         with use_cached_part(model, encoded.cached_part):
-            predict(model, encoded, ClipDataset(rows, column), None, BATCH_SIZE)
+            predict(model, encoded, clips, None, BATCH_SIZE)
 
     # One clip first, so that start-up costs do not count for the method that runs first.
     run_stage("input_values", samples[:1])

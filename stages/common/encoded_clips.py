@@ -1,13 +1,14 @@
 """The format of data/encoded: a data set for `datasets.load_from_disk`, written and read."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from datasets import Array2D, ClassLabel, Dataset, DatasetInfo, Features, List, Value, load_from_disk
 from datasets.arrow_writer import ArrowWriter
@@ -94,25 +95,59 @@ def write_encoded_clips(
 
 
 def open_encoded_clips(folder: Path) -> EncodedClips:
-    """Open the rows without reading them; float16 on disk becomes float32."""
-    rows = load_from_disk(folder).with_format("numpy")
+    """Open the rows without reading them."""
+    rows = load_from_disk(folder)
     extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     cached = next((column for column in CACHE_COLUMNS.values() if column in rows.column_names), None)
     column = cached or extractor.model_input_names[0]
     return EncodedClips(rows, rows.features["label"].names, extractor, column, read_json(folder / SETTINGS))
 
 
-def select_split(encoded: EncodedClips, splits: pd.DataFrame, split: str) -> Dataset:
-    """Return the rows of one split, in the order of data/encoded.
+class Clips(NamedTuple):
+    """Some clips: names, label ids, int64 (clips,), and the features of each (see `StoredFeatures`)."""
+
+    names: list[str]
+    labels: np.ndarray
+    features: Sequence[np.ndarray]
+
+
+class StoredFeatures(Sequence[np.ndarray]):
+    """Features of some rows of data/encoded: float16, (samples,), (bins, frames) or cached (frames, channels).
+
+    An item is a view of the mapped file, so a window of it reads no other samples. Through `datasets`, each clip would
+    be copied, which takes a hundred times as long.
+    """
+
+    def __init__(self, rows: Dataset, column: str, numbers: Sequence[int]) -> None:
+        self.column, self.numbers = rows.data.column(column), numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the features of one clip."""
+        cell = self.column[self.numbers[index]]
+        values = getattr(cell, "value", cell).values  # Array2D is an extension type around lists of lists
+        if not isinstance(values, pa.ListArray):
+            return values.to_numpy()
+        return values.flatten().to_numpy().reshape(len(values), -1)
+
+
+def select_split(encoded: EncodedClips, splits: pd.DataFrame, split: str) -> Clips:
+    """Return the clips of one split, in the order of data/encoded.
 
     Raises:
         UserError: data/splits.csv lists a clip that data/encoded does not have.
     """
     wanted = set(splits.loc[splits["split"] == split, "clip"])
-    clips = encoded.rows.data.column("clip").to_pylist()
-    if missing := sorted(wanted - set(clips)):
+    names = encoded.rows.data.column("clip").to_pylist()
+    if missing := sorted(wanted - set(names)):
         raise UserError(f"data/splits.csv lists clip {missing[0]}, data/encoded does not have it; run dvc repro")
-    return encoded.rows.select([row for row, clip in enumerate(clips) if clip in wanted])
+    numbers = [number for number, name in enumerate(names) if name in wanted]
+    labels = encoded.rows.data.column("label").to_numpy()[numbers]
+    return Clips(
+        [names[number] for number in numbers], labels, StoredFeatures(encoded.rows, encoded.feature_column, numbers)
+    )
 
 
 def collate(encoded: EncodedClips, clips: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:

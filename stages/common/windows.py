@@ -1,13 +1,14 @@
 """Windows: sections of a clip that the model sees, in samples or, behind a cached feature encoder, in frames."""
 
+from collections.abc import Sequence
 from itertools import groupby
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset, List
+from datasets import List
 
-from stages.common.encoded_clips import EncodedClips
+from stages.common.encoded_clips import Clips, EncodedClips
 from stages.common.errors import UserError
 
 
@@ -58,25 +59,25 @@ def _longest(encoded: EncodedClips) -> int:
 
 
 class ClipDataset(torch.utils.data.Dataset):
-    """Clips of one split for a data loader: a new random window of each, or the complete clip if `window` is None."""
+    """Clips for a data loader: a new random window of each, or the complete clip if `window` is None."""
 
-    def __init__(self, rows: Dataset, feature_column: str, window: int | None = None) -> None:
-        self.rows, self.feature_column, self.window = rows, feature_column, window
+    def __init__(self, clips: Clips, window: int | None = None) -> None:
+        self.clips, self.window = clips, window
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.clips.labels)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Return features, float32, (samples,), (bins, frames) or cached (frames, channels), and the label's id."""
-        row = self.rows[index]
-        array = row[self.feature_column]
-        return array if self.window is None else random_window(array, self.window), int(row["label"])
+        array = self.clips.features[index]
+        if self.window is not None:
+            array = random_window(array, self.window)
+        return array.astype(np.float32), int(self.clips.labels[index])
 
 
-def equal_length_batches(clips: ClipDataset, batch_size: int) -> list[list[int]]:
-    """Return the indices of all clips in batches, each of clips of the same length."""
-    shapes = [clips[index][0].shape for index in range(len(clips))]
-    order = sorted(range(len(clips)), key=shapes.__getitem__)
+def equal_length_batches(shapes: Sequence[tuple[int, ...]], batch_size: int) -> list[list[int]]:
+    """Return the indices of all clips in batches, each of clips of the same shape."""
+    order = sorted(range(len(shapes)), key=shapes.__getitem__)
     groups = [list(group) for _, group in groupby(order, key=shapes.__getitem__)]
     return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
 

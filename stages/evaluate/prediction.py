@@ -54,24 +54,21 @@ def predict_test_clips(encoded: EncodedClips, splits: pd.DataFrame, params: Eval
     """
     if len(encoded.labels) < 2:
         raise UserError(f"the only label is {encoded.labels[0]}; add clips of another", file=ENCODED)
-    rows = select_split(encoded, splits, "test")
+    clips = select_split(encoded, splits, "test")
     config = AutoConfig.from_pretrained(FINETUNED, trust_remote_code=False)
     model = load_classifier(FINETUNED, config, new_head=False).to(find_device()).eval()
     window = window_length(encoded, model, params.window_seconds, "evaluate.window_seconds")
-    clips = ClipDataset(rows, encoded.feature_column)
     with use_cached_part(model, encoded.cached_part):
         probabilities, window_accuracy = with_smaller_batches(
-            lambda batch_size: predict(model, encoded, clips, window, batch_size),
+            lambda batch_size: predict(model, encoded, ClipDataset(clips), window, batch_size),
             params.batch_size,
             "evaluate.window_seconds",
             "make it shorter",
         )
     if not np.isfinite(probabilities).all():
         raise UserError("its predictions are not numbers, training diverged; lower train.learning_rate", file=FINETUNED)
-    actual = np.array(rows["label"])
-    return Predictions(
-        list(rows["clip"]), encoded.labels, actual, probabilities, None if window is None else window_accuracy
-    )
+    accuracy = None if window is None else window_accuracy
+    return Predictions(clips.names, encoded.labels, clips.labels, probabilities, accuracy)
 
 
 @torch.inference_mode()

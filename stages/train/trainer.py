@@ -30,9 +30,9 @@ class ClipTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Batch clips of the same length."""
-        clips = eval_dataset or self.eval_dataset
-        batches = equal_length_batches(clips, self.args.eval_batch_size)
-        return DataLoader(clips, batch_sampler=batches, collate_fn=self.data_collator)
+        dataset = eval_dataset or self.eval_dataset
+        batches = equal_length_batches([array.shape for array in dataset.clips.features], self.args.eval_batch_size)
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=self.data_collator)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Keep all predictions.
@@ -110,7 +110,7 @@ def fit(
     for leftover in (folder, metrics):
         shutil.rmtree(leftover, ignore_errors=True)
     window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
-    loss, column = make_loss(params), encoded.feature_column
+    loss = make_loss(params)
     stopping = [EarlyStoppingCallback(params.early_stopping)] if params.early_stopping else []
     live = _open_live(metrics)
     with use_cached_part(model, encoded.cached_part), closing(EventLog(folder / "runs")) as events:
@@ -118,8 +118,8 @@ def fit(
             model,
             training_arguments(params, micro_batch, folder / "checkpoints"),
             data_collator=partial(collate, encoded),
-            train_dataset=ClipDataset(select_split(encoded, splits, "train"), column, window),
-            eval_dataset=ClipDataset(select_split(encoded, splits, selection_split(splits)), column),
+            train_dataset=ClipDataset(select_split(encoded, splits, "train"), window),
+            eval_dataset=ClipDataset(select_split(encoded, splits, selection_split(splits))),
             compute_metrics=compute_metrics,
             compute_loss_func=loss,
             callbacks=[Bar(), EpochLog(live, loss.pop_mean), events, *stopping],

@@ -1,14 +1,49 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from datasets import load_from_disk
 
-from stages.common.encoded_clips import collate, open_encoded_clips
+from stages.common.encoded_clips import (
+    EncodedClips,
+    StoredFeatures,
+    collate,
+    open_encoded_clips,
+    select_split,
+    write_encoded_clips,
+)
 from stages.common.paths import ENCODED
 
-pytestmark = pytest.mark.slow
+
+@pytest.mark.parametrize(
+    ("column", "shapes"),
+    [
+        ("input_values", [(5,), (3,), (1,), (5,)]),
+        ("input_features", [(4, 6)] * 4),
+        ("extract_features", [(5, 3), (2, 3), (1, 3), (4, 3)]),
+        ("last_hidden_state", [(1, 3)] * 4),
+    ],
+)
+def test_features_are_read_as_they_were_written(tmp_path: Path, column: str, shapes: list[tuple[int, ...]]) -> None:
+    generator = np.random.default_rng(0)
+    arrays = [generator.normal(size=shape).astype(np.float16) for shape in shapes]
+    names = [f"clip{number}" for number in range(4)]
+    write_encoded_clips(tmp_path / "encoded", column, ["a", "b"], zip(names, "abab", arrays), {})
+    rows = load_from_disk(tmp_path / "encoded")
+    for read, written in zip(rows.with_format("numpy")[column], arrays, strict=True):
+        np.testing.assert_array_equal(read, written)
+    splits = pd.DataFrame({"clip": names[::-1], "split": ["test", "train", "test", "test"]})
+    clips = select_split(EncodedClips(rows, ["a", "b"], None, column, {}), splits, "test")
+    assert clips.names == ["clip0", "clip1", "clip3"]
+    assert clips.labels.tolist() == [0, 1, 1]
+    assert isinstance(clips.features, StoredFeatures)
+    for array, number in zip(clips.features, [0, 1, 3], strict=True):
+        assert array.dtype == np.float16
+        np.testing.assert_array_equal(array, arrays[number])
 
 
+@pytest.mark.slow
 def test_only_padded_batches_have_masks(finished: Path) -> None:
     encoded = open_encoded_clips(finished / ENCODED)
     long, short = np.ones(1600, np.float32), np.ones(800, np.float32)
@@ -18,6 +53,7 @@ def test_only_padded_batches_have_masks(finished: Path) -> None:
     assert padded["input_values"][1, 800:].abs().sum() == 0
 
 
+@pytest.mark.slow
 def test_cached_frames_cut_to_shortest(finished: Path) -> None:
     encoded = open_encoded_clips(finished / ENCODED)._replace(feature_column="extract_features")
     batch = collate(encoded, [(np.ones((9, 4), np.float32), 0), (np.ones((7, 4), np.float32), 1)])

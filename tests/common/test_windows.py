@@ -7,8 +7,9 @@ from helpers import set_params, user_error, write_tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.encoded_clips import open_encoded_clips
-from stages.common.paths import ENCODED
+from stages.common.encoded_clips import open_encoded_clips, select_split
+from stages.common.paths import ENCODED, SPLITS
+from stages.common.tables import read_table
 from stages.common.windows import ClipDataset, cut_windows, equal_length_batches, window_length
 from stages.resample_encode.__main__ import main as resample_encode
 from stages.train.__main__ import main as train
@@ -27,11 +28,12 @@ def test_windows_cover_the_clip(samples: int, window: int | None) -> None:
 @pytest.mark.slow
 def test_random_windows_of_a_clip(finished: Path) -> None:
     encoded = open_encoded_clips(finished / ENCODED)
+    clips = select_split(encoded, read_table(finished / SPLITS), "train")
     torch.manual_seed(0)
-    clip, label = ClipDataset(encoded.rows, encoded.feature_column)[3]
+    clip, label = ClipDataset(clips)[3]
     starts = set()
     for _ in range(8):
-        window, label_of_window = ClipDataset(encoded.rows, encoded.feature_column, window=1000)[3]
+        window, label_of_window = ClipDataset(clips, window=1000)[3]
         found = [i for i in np.flatnonzero(clip == window[0]) if np.array_equal(clip[i : i + 1000], window)]
         assert found
         assert label_of_window == label
@@ -41,8 +43,7 @@ def test_random_windows_of_a_clip(finished: Path) -> None:
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.integers(1, 6))
 def test_batches_of_equal_length(lengths: list[int], batch_size: int) -> None:
-    rows = [{"input_values": np.zeros(length), "label": 0} for length in lengths]
-    batches = equal_length_batches(ClipDataset(rows, "input_values"), batch_size)
+    batches = equal_length_batches([(length,) for length in lengths], batch_size)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     assert all(len({lengths[index] for index in batch}) == 1 for batch in batches)
     assert max(map(len, batches)) <= batch_size

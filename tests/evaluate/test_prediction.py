@@ -37,7 +37,7 @@ def test_windows_are_averaged(copied: Path) -> None:
     probabilities = table[table.columns[3:]].to_numpy()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-4)
     encoded = open_encoded_clips(ENCODED)
-    clips = ClipDataset(select_split(encoded, read_table(SPLITS), "test"), encoded.feature_column)
+    clips = ClipDataset(select_split(encoded, read_table(SPLITS), "test"))
     model = AutoModelForAudioClassification.from_pretrained(FINETUNED).eval()
     correct = []
     for row in range(len(clips)):

@@ -51,7 +51,7 @@ def test_best_epoch_is_saved(copied: Path) -> None:
     main()
     model = AutoModelForAudioClassification.from_pretrained(FINETUNED).eval()
     encoded = open_encoded_clips(ENCODED)
-    clips = ClipDataset(select_split(encoded, read_table(SPLITS), "validation"), encoded.feature_column)
+    clips = ClipDataset(select_split(encoded, read_table(SPLITS), "validation"))
     with torch.no_grad():
         logits = torch.cat([model(torch.tensor(array)[None]).logits for array, _ in clips])
     labels = torch.tensor([label for _, label in clips])
