@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,8 +31,8 @@ def make_git(folder: Path) -> None:
     subprocess.run(["git", *who, "commit", "-q", "--allow-empty", "-m", "Start"], cwd=folder, check=True)
 
 
-def make_project(folder: Path) -> None:
-    """Copy the project, with the demo's 1200 clips and one epoch."""
+def make_project(folder: Path, preset: str, values: dict[str, Any]) -> None:
+    """Copy the project into a new git repository, with a preset as params.yaml and some of its dotted keys changed."""
     for part in PARTS:
         source, target = ROOT / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,7 @@ def make_project(folder: Path) -> None:
             shutil.copytree(source, target)
         else:
             shutil.copyfile(source, target)
-    set_params(folder, "demo.yaml", {"train.epochs": 1})
+    set_params(folder, preset, values)
     make_git(folder)
 
 
@@ -60,7 +61,7 @@ def measure(device: str) -> Result:
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as project:
         make_empty(Path(empty))
-        make_project(Path(project))
+        make_project(Path(project), "demo.yaml", {"train.epochs": 1})
         pipelines = {"six empty stages": Path(empty), "this pipeline, 1200 clips": Path(project)}
         for folder in pipelines.values():
             run_dvc(folder, "repro")

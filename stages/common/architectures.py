@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from stages.common.errors import UserError
+
+if TYPE_CHECKING:  # takes three seconds to import, and resample_encode does not need it
+    from transformers import PreTrainedModel
 
 # The weights of a classifier that the base model does not have, by the first part of their names.
 HEAD = ("projector.", "classifier.", "layer_weights")
@@ -34,7 +38,7 @@ class CachedBase(torch.nn.Module):
         return BaseModelOutput(last_hidden_state=states)
 
 
-def find_part(model: PreTrainedModel, part: str) -> tuple[torch.nn.Module, str] | None:
+def find_part(model: "PreTrainedModel", part: str) -> tuple[torch.nn.Module, str] | None:
     """Return the module that holds a part of a classifier, and the part's name in it; None if it has no such part."""
     if part == "feature_encoder":
         holder, name = model.base_model, "feature_extractor"
@@ -44,7 +48,7 @@ def find_part(model: PreTrainedModel, part: str) -> tuple[torch.nn.Module, str] 
     return (holder, name) if hasattr(holder, name) else None
 
 
-def can_be_cached(model: PreTrainedModel, part: str) -> bool:
+def can_be_cached(model: "PreTrainedModel", part: str) -> bool:
     """Return whether the rest of the model uses only the output of the part.
 
     A head with a projector is linear up to the mean over frames. AST's head has none and starts from a pooled state; a
@@ -56,7 +60,7 @@ def can_be_cached(model: PreTrainedModel, part: str) -> bool:
 
 
 @contextmanager
-def use_cached_part(model: PreTrainedModel, part: str | None) -> Iterator[None]:
+def use_cached_part(model: "PreTrainedModel", part: str | None) -> Iterator[None]:
     """Replace a part of the model by a module that takes its cached output, inside the block. None changes nothing."""
     if part is None:
         yield
@@ -73,7 +77,7 @@ def use_cached_part(model: PreTrainedModel, part: str | None) -> Iterator[None]:
         setattr(holder, name, original)
 
 
-def freeze_part(model: PreTrainedModel, part: str) -> None:
+def freeze_part(model: "PreTrainedModel", part: str) -> None:
     """Exclude a part of the model from training.
 
     Raises:

@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from stages.common.environment import use_first_gpu
+from stages.common.environment import keep_freed_memory, use_first_gpu
 
 # Both must be set before CUDA starts. cuBLAS is deterministic only with a fixed workspace.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 use_first_gpu()
+keep_freed_memory()
 
 import torch
 import transformers
@@ -52,6 +53,7 @@ def make_deterministic(seed: int, threads: int | None = None) -> None:
     # Only warn: another architecture may use an operation that has no deterministic form.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # torch's layers never read such memory
+    torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN's attention is not deterministic, torch's own is
     torch.backends.cudnn.benchmark = False
 
 

@@ -27,7 +27,6 @@ def main() -> None:
     from stages.common.tables import read_table
     from stages.common.threads import map_in_threads
     from stages.resample_encode.features import encode_clip, load_feature_extractor
-    from stages.resample_encode.model_part import load_part
 
     params = load_params("resample_encode", ResampleEncodeParams)
     require_files(CLIPS, BASE / "config.json")
@@ -38,7 +37,11 @@ def main() -> None:
     # Two are enough to keep a GPU busy, and each needs memory there for the activations of a clip.
     workers = params.workers or (min(2, cores) if find_device() != "cpu" and params.cache != "input" else cores)
     min_samples = receptive_field(config)
-    run_part = None if params.cache == "input" else load_part(BASE, config, params.cache, params.precision)
+    run_part = None
+    if params.cache != "input":
+        from stages.resample_encode.model_part import load_part
+
+        run_part = load_part(BASE, config, params.cache, params.precision)
     encoded = map_in_threads(
         lambda path: encode_clip(RAW / path, extractor, params.max_seconds, min_samples, run_part),
         clips["path"],
