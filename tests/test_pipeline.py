@@ -1,6 +1,7 @@
 """The graph, with real DVC."""
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from helpers import ROOT, dvc, git, set_params, tone
+from helpers import ROOT, dvc, git, set_params, tone, user_error
 
 from stages.common.tables import read_table
 from stages.download.__main__ import download_dataset, download_model
@@ -19,6 +20,7 @@ from stages.publish.__main__ import main as publish
 from stages.resample_encode.__main__ import main as resample_encode
 from stages.split.__main__ import main as split
 from stages.train.__main__ import main as train
+from tools.push import push_runs
 
 pytestmark = pytest.mark.slow
 TRAIN_ON = {"train", "evaluate", "publish"}
@@ -81,6 +83,53 @@ def test_same_output_stops_the_chain(copied: Path) -> None:
 def test_second_run_does_nothing(copied: Path) -> None:
     assert stages_run(dvc(copied, "repro")) == set()
     assert git(copied, "status", "--porcelain") == ""
+
+
+EVERYWHERE = {
+    "download.dataset.seed": 9,
+    "download.model.seed": 9,
+    "split.seed": 9,
+    "resample_encode.max_seconds": 0.9,
+    "train.learning_rate": 0.5,
+    "evaluate.window_seconds": 0.5,
+    "publish.name": "other",
+}
+
+
+def test_going_back_to_old_params_runs_nothing(copied: Path) -> None:
+    old = Path("params.yaml").read_bytes()
+    set_params(copied, EVERYWHERE)
+    assert len(stages_run(dvc(copied, "repro"))) == 8
+    Path("params.yaml").write_bytes(old)
+    assert not stages_run(dvc(copied, "repro"))
+    assert not git(copied, "status", "--porcelain")
+    # What DVC removed before an interrupted run.
+    shutil.rmtree("metrics/train")
+    Path("metrics/metrics.json").unlink()
+    assert not stages_run(dvc(copied, "repro"))
+    assert not git(copied, "status", "--porcelain")
+    set_params(copied, EVERYWHERE)
+    assert not stages_run(dvc(copied, "repro"))
+
+
+def test_pushing_runs_needs_a_remote(copied: Path) -> None:
+    assert "no remote" in str(user_error(lambda: push_runs(None)))
+
+
+def test_run_cache_of_a_remote_serves_a_second_clone(copied: Path, tmp_path: Path) -> None:
+    """The clone has the commit of the old params, and gets what was run since from the remote."""
+    dvc(copied, "remote", "add", "-d", "storage", str(tmp_path / "storage"))
+    git(copied, "commit", "-q", "-am", "Add a remote")
+    set_params(copied, {"train.learning_rate": 0.5})
+    dvc(copied, "repro")
+    push_runs(None)
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(copied), str(clone))
+    dvc(clone, "pull", "--run-cache")
+    set_params(clone, {"train.learning_rate": 0.5})
+    assert not stages_run(dvc(clone, "repro", "--pull"))
+    assert (clone / "dvc.lock").read_bytes() == Path("dvc.lock").read_bytes()
+    assert git(clone, "status", "--porcelain") == git(copied, "status", "--porcelain")
 
 
 def test_publish_needs_no_plotting() -> None:

@@ -23,7 +23,6 @@ EPOCHS = Path("metrics/train")
 BASELINES = Path("metrics/baselines.json")
 METRICS = Path("metrics/metrics.json")
 PREDICTIONS = Path("metrics/predictions.csv")
-CONFUSION = Path("metrics/confusion.csv")
 FIGURE = Path("metrics/result.png")
 REPORT = Path("metrics/report.html")
 

@@ -4,7 +4,6 @@ Reads   params.yaml: evaluate; models/finetuned/; data/encoded/; data/splits.csv
         split.json and train/
 Writes  metrics/metrics.json: accuracy with its 95% interval, macro-F1, log loss, calibration, per label, and more
         metrics/predictions.csv: clip, label, prediction, and a probability per label
-        metrics/confusion.csv: actual, predicted, one row per clip, for `dvc plots`
         metrics/result.png: learning curves, confusion matrix and reliability diagram
         metrics/report.html: a report with figures, and with the most confident errors to play
 Run     python -m stages.evaluate
@@ -14,7 +13,6 @@ from stages.common.params import load_params
 from stages.common.paths import (
     BASELINES,
     CLIPS,
-    CONFUSION,
     DATASET_SOURCE,
     ENCODED,
     EPOCHS,
@@ -55,15 +53,17 @@ def main() -> None:
     splits, epochs = read_table(SPLITS), read_epochs(EPOCHS)
     predictions = predict_test_clips(open_encoded_clips(ENCODED), splits, params)
     groups = splits.set_index("clip").loc[predictions.clips, "group"].to_numpy()
-    metrics = measure(predictions, groups, read_json(BASELINES), read_json(TRAINING)["selected_on"])
+    training = read_json(TRAINING)
+    selection_accuracy = float(epochs.loc[training["best_epoch"], "eval_accuracy"])
+    metrics = measure(predictions, groups, read_json(BASELINES), training["selected_on"], selection_accuracy)
     metrics = round_floats(metrics)
     table = predictions.to_table()
-    low, high = metrics["accuracy_interval_95"]
-    summary = f"accuracy {metrics['accuracy']:.3f} ({low:.2f} to {high:.2f}) on {metrics['n_clips']} test clips"
+    summary = (
+        f"accuracy {metrics['accuracy']:.3f} ({metrics['accuracy_low']:.2f} to {metrics['accuracy_high']:.2f}) "
+        f"on {metrics['n_clips']} test clips"
+    )
     with atomic_output(PREDICTIONS) as file:
         write_table(file, table)
-    with atomic_output(CONFUSION) as file:
-        write_table(file, table[["label", "prediction"]].set_axis(["actual", "predicted"], axis=1))
     with atomic_output(METRICS) as file:
         write_json(file, metrics)
     with atomic_output(FIGURE) as file:

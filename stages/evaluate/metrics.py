@@ -104,26 +104,36 @@ def compare_with_baselines(accuracy: float, low: float, baselines: dict[str, flo
 
 
 def measure(
-    predictions: "Predictions", groups: np.ndarray, baselines: dict[str, float], selected_on: str
+    predictions: "Predictions",
+    groups: np.ndarray,
+    baselines: dict[str, float],
+    selected_on: str,
+    selection_accuracy: float,
 ) -> dict[str, Any]:
-    """Compute the content of metrics.json. `dvc exp show` shows its numbers and skips its lists.
+    """Compute the content of metrics.json. `dvc exp show` shows its numbers, in this order, and skips its lists.
 
     Args:
         groups: an id for each test clip, shape (clips,).
-        baselines: accuracy of each. selected_on: the split that selected the best epoch.
+        baselines: accuracy of each. selected_on: the split that selected the best epoch. selection_accuracy: of this
+            epoch on this split.
     """
     probabilities, actual, predicted = predictions.probabilities, predictions.actual, predictions.predicted
     numbers = {name: function(probabilities, actual) for name, function in METRIC_FUNCTIONS.items()}
     if predictions.window_accuracy is not None:
         numbers["window_accuracy"] = predictions.window_accuracy
     low, high = accuracy_interval(predicted == actual, groups)
+    beats_baselines = compare_with_baselines(numbers["accuracy"], low, baselines)
     return {
+        "selection_accuracy": selection_accuracy,
+        "accuracy": numbers.pop("accuracy"),
+        "accuracy_low": low,
+        "accuracy_high": high,
         **numbers,
         "baselines": baselines,
-        "beats_baselines": compare_with_baselines(numbers["accuracy"], low, baselines),
+        "beats_baselines": beats_baselines,
         "selected_on": selected_on,
         "n_clips": len(actual),
-        "accuracy_interval_95": [low, high],
+        "n_groups": len(set(groups)),
         "interval_of": "groups" if len(set(groups)) < len(groups) else "clips",
         "per_label": per_label(actual, predicted, predictions.labels),
         "reliability": reliability(probabilities, actual),

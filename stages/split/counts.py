@@ -31,10 +31,11 @@ def count_splits(splits: pd.DataFrame, groups: pd.DataFrame, left_out: int) -> d
     return {
         "total": {name: int((splits["split"] == name).sum()) for name in SPLIT_NAMES},
         "left_out": left_out,
-        "labels": {
-            label: {name: int(clips.get((name, label), 0)) for name in SPLIT_NAMES}
+        # A list, because DVC would show a column for each label of a mapping.
+        "per_label": [
+            {"label": label} | {name: int(clips.get((name, label), 0)) for name in SPLIT_NAMES}
             for label in sorted(splits["label"].unique())
-        },
+        ],
         "leakage": leakage,
     }
 

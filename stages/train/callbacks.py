@@ -49,7 +49,6 @@ class EpochLog(TrainerCallback):
         self.live.step = round(state.epoch)
         for name, value in row.items():
             self.live.log_metric(name, round(value, 6))
-        self.live.make_summary()
         line = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in row.items())
         tqdm.write(f"epoch {self.live.step}/{round(args.num_train_epochs)}  {line}")
 

@@ -116,7 +116,8 @@ def make_content(folder: Path, labels: list[str], clips: int, wrong: int, second
             "beats_baselines": compare_with_baselines(accuracy, low, baselines),
             "selected_on": "validation",
             "n_clips": clips,
-            "accuracy_interval_95": [low, high],
+            "accuracy_low": low,
+            "accuracy_high": high,
             "interval_of": "groups",
             "per_label": [
                 {"label": label, "precision": 0.5, "recall": 0.25, "f1": 1 / 3, "n_clips": 2} for label in labels
@@ -271,7 +272,7 @@ def test_outcome_of_baselines(simple_content: dict[str, Any], tmp_path: Path, ou
 
 def test_every_metric_is_listed(content: dict[str, Any], page: Page) -> None:
     numbers = {name: value for name, value in content["metrics"].items() if isinstance(value, float)}
-    assert len(numbers) == 6
+    assert len(numbers) == 8
     for name, value in numbers.items():
         assert f"{name.replace('_', ' ')} {value:.3f}" in page.text
 
@@ -335,7 +336,7 @@ def test_names_are_not_markup(example: str, page: Page) -> None:
 
 
 def test_report_without_errors(simple_content: dict[str, Any], tmp_path: Path) -> None:
-    metrics = simple_content["metrics"] | {"accuracy_interval_95": [0.51, 1.0], "interval_of": "clips"}
+    metrics = simple_content["metrics"] | {"accuracy_low": 0.51, "accuracy_high": 1.0, "interval_of": "clips"}
     page = Page(render_report(tmp_path, simple_content | {"metrics": metrics}))
     assert "None: all test clips were classified correctly." in page.text
     assert "0.51 to 1.00. The interval is above the better baseline (0.500)." in page.text

@@ -16,18 +16,18 @@ def table(splits: str, labels: str) -> pd.DataFrame:
 def test_clips_are_counted() -> None:
     counts = count_splits(table("rrrvttr", "xxxxxxx"), pd.DataFrame(index=list("abcdefg")), left_out=5)
     assert counts["total"] == {"train": 4, "validation": 1, "test": 2}
-    assert counts["labels"] == {"x": {"train": 4, "validation": 1, "test": 2}}
+    assert counts["per_label"] == [{"label": "x", "train": 4, "validation": 1, "test": 2}]
     assert counts["left_out"] == 5
     assert counts["leakage"] == {}
 
 
 def test_absent_label_counts_zero() -> None:
     counts = count_splits(table("rtrv", "xxyz"), pd.DataFrame(index=list("abcd")), left_out=0)
-    assert counts["labels"] == {
-        "x": {"train": 1, "validation": 0, "test": 1},
-        "y": {"train": 1, "validation": 0, "test": 0},
-        "z": {"train": 0, "validation": 1, "test": 0},
-    }
+    assert counts["per_label"] == [
+        {"label": "x", "train": 1, "validation": 0, "test": 1},
+        {"label": "y", "train": 1, "validation": 0, "test": 0},
+        {"label": "z", "train": 0, "validation": 1, "test": 0},
+    ]
 
 
 def test_unknown_groups_do_not_leak() -> None:

@@ -61,7 +61,7 @@ def test_random_matches_course(workspace: Path, order: str) -> None:
     assert set(splits.loc[splits["split"] == "train", "clip"]) == set(course["train"]["clip"])
     assert set(splits.loc[splits["split"] == "test", "clip"]) == set(course["test"]["clip"])
     assert report["total"] == {"train": 899, "validation": 0, "test": 100}
-    assert {label: counts["test"] for label, counts in report["labels"].items()} == N_TEST
+    assert {counts["label"]: counts["test"] for counts in report["per_label"]} == N_TEST
     assert report["leakage"]["repetition"] == {"test_clips": 100, "known": 14, "shared": 12}
     assert report["leakage"]["artist"] == {"test_clips": 100, "known": 90, "shared": 57}
 
@@ -92,7 +92,7 @@ def test_grouped_gtzan_leaks_nothing(workspace: Path) -> None:
     shared = {name: leak["shared"] for name, leak in report["leakage"].items()}
     assert shared == {"recording": 0, "artist": 0, "repetition": 0}
     assert report["total"]["test"] == pytest.approx(100, abs=15)
-    assert min(label["test"] for label in report["labels"].values()) >= 5
+    assert min(counts["test"] for counts in report["per_label"]) >= 5
 
 
 def test_fault_filtered_preset(workspace: Path) -> None:
