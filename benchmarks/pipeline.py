@@ -1,4 +1,4 @@
-"""Time `dvc repro` on a data set of GTZAN's size. On CPUs it takes hours; the preset `course` needs a GPU."""
+"""Time `dvc repro` on a data set of GTZAN's size. On a CPU it takes more than an hour; `course` needs a GPU."""
 
 import os
 import subprocess

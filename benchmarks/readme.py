@@ -13,11 +13,12 @@ HEAD = """# Benchmarks
 
 Each table was measured in one run on one machine: compare ratios, not absolute numbers.
 
-- `make bench` measures all tables again but those named below. On two cores it takes half an hour and 6 GB of disk. The
+- `make bench` measures all tables but those named below. On two cores it takes half an hour and 6 GB of disk. The
   course's code for encoding needs FFmpeg.
 - `python -m benchmarks composed real` measures the effect on accuracy, in an hour. `real` needs clips of GTZAN and a
   Whisper checkpoint in `../shared`, which are not part of the project.
-- `python -m benchmarks --device cuda gtzan course` runs the whole pipeline with these presets, in minutes on a GPU.
+- `python -m benchmarks --device cuda gtzan course` runs the whole pipeline with these presets. `gtzan` took two
+  minutes on an H200; `course` needs a GPU and has not been timed.
 - `python -m benchmarks --render` only writes this page, from `benchmarks/results/`.
 """
 # Results that hold a `text` are older than the wording here: their names of rows -> the names now.

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from helpers import ROOT, dvc, git, set_params, tone, user_error
 
 from stages.common.tables import read_table
@@ -114,6 +115,17 @@ def test_going_back_to_old_params_runs_nothing(copied: Path) -> None:
 
 def test_pushing_runs_needs_a_remote(copied: Path) -> None:
     assert "no remote" in str(user_error(lambda: push_runs(None)))
+
+
+def test_pushing_runs_skips_those_whose_outputs_are_gone(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dvc(copied, "remote", "add", "-d", "storage", str(tmp_path / "storage"))
+    lock = yaml.safe_load(Path("dvc.lock").read_text())["stages"]["publish"]["outs"][0]["md5"]
+    Path(".dvc/cache/files/md5", lock[:2], lock[2:]).unlink()
+    assert push_runs(None) == 7
+    assert "not pushed: 1 " in capsys.readouterr().out
+    assert push_runs("storage") == 7
 
 
 def test_run_cache_of_a_remote_serves_a_second_clone(copied: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Push the outputs of all runs in the run cache to the DVC remote.
+"""Push all runs in the run cache, with their outputs, to the DVC remote.
 
 `dvc push --run-cache` pushes the records of the runs, but only the outputs of the current one, and never those that git
 keeps, such as metrics. After this tool, `dvc pull --run-cache` and `dvc repro --pull` run nothing in another clone if
@@ -6,6 +6,7 @@ the params were run in this one.
 """
 
 import argparse
+from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -15,22 +16,32 @@ from stages.common.stage import run_command
 
 
 def push_runs(remote: str | None) -> int:
-    """Push all runs, and return the number of runs.
+    """Push all runs, and return the number of those whose outputs are in the cache.
 
     Raises:
-        UserError: no remote; outputs of a run are no longer in the cache, or could not be sent.
+        UserError: no remote, or a file could not be pushed.
     """
-    failed = set()
+    pushed, missing, failed = 0, 0, 0
     try:
         with Repo() as repo:
-            runs = repo.stage_cache.push(remote)
-            for objects in repo.stage_cache.get_used_objs(runs).values():
-                failed |= repo.cloud.push(objects, remote=remote).failed
+            cache = repo.stage_cache
+            repo.cloud.get_remote_odb(remote)  # raises an error if there is none
+            for file in Path(cache.cache_dir).glob("*/*/*"):
+                run = cache._create_stage(cache._load_cache(file.parent.name, file.name))
+                if not run.outs_cached():
+                    missing += 1
+                    continue
+                for objects in run.get_used_objs().values():
+                    failed += len(repo.cloud.push(objects, remote=remote).failed)
+                pushed += 1
+            cache.push(remote)  # the records last, so that none is there without its outputs
     except DvcException as error:
         raise UserError(" ".join(str(error.__cause__ or error).split())) from None
     if failed:
-        raise UserError(f"{len(failed)} files of the run cache could not be pushed; were they removed by dvc gc?")
-    return len(runs)
+        raise UserError(f"{failed} files could not be pushed; see the messages above, then start this again")
+    if missing:
+        print(f"runs without outputs in the cache, not pushed: {missing} (dvc gc may have removed them)")
+    return pushed
 
 
 def main() -> None:

@@ -6,10 +6,10 @@ from typing import TypeVar
 
 from stages.common.environment import keep_freed_memory, use_first_gpu
 
+keep_freed_memory()
 # Both must be set before CUDA starts. cuBLAS is deterministic only with a fixed workspace.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 use_first_gpu()
-keep_freed_memory()
 
 import torch
 import transformers
@@ -53,7 +53,7 @@ def make_deterministic(seed: int, threads: int | None = None) -> None:
     # Only warn: another architecture may use an operation that has no deterministic form.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # torch's layers never read such memory
-    torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN's attention is not deterministic, torch's own is
+    torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN's attention is never deterministic
     torch.backends.cudnn.benchmark = False
 
 

@@ -15,11 +15,12 @@ def use_first_gpu() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next step, which needs as much again.
+    """Let glibc keep freed memory, because the next training step needs the same amount.
 
     By default it returns large blocks to Linux, which then has to clear each page again. That took a tenth of the time
     of the demo's training. Other C libraries are left as they are.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        mallopt(M_MMAP_THRESHOLD, KEPT)
-        mallopt(M_TRIM_THRESHOLD, KEPT)
+        # Older versions refuse more than 32 MiB.
+        if mallopt(M_MMAP_THRESHOLD, KEPT) or mallopt(M_MMAP_THRESHOLD, 32 * 2**20):
+            mallopt(M_TRIM_THRESHOLD, KEPT)

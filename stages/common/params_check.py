@@ -60,8 +60,9 @@ def check_params(stage: str, target: str | None = None) -> None:
             sections[name] = validate_section(name, content, find_schema(name))
         except InvalidParamsError as error:
             problems += error.problems
-            if (corrected := _correct_keys(content.get(name), find_schema(name))) is not None:
-                sections[name] = corrected
+            content[name] = _correct_keys(name, content.get(name), find_schema(name))
+            if section := _validate(content[name], find_schema(name)):
+                sections[name] = section
     for section in sections.values():
         problems += section.find_conflicts(sections)
     for name in SECTIONS[SECTIONS.index(stage) :]:
@@ -80,34 +81,35 @@ def _find_download_obstacles(node: Any, target: str | None) -> Iterator[UserErro
     """Check the two halves of the section separately: one may be valid, or finished, without the other."""
     for half, field in find_schema("download").model_fields.items():
         source = node.get(half) if isinstance(node, dict) else None
-        valid = _correct_keys(source, Annotated[field.annotation, field])
+        valid = _validate(source, Annotated[field.annotation, field])
         # The half that does not start may be finished, and its source gone since.
         if valid and (half == target or source != _recorded_params(f"download@{half}").get(f"download.{half}")):
             yield from valid.find_obstacles()
 
 
-def _correct_keys(node: Any, schema: Any) -> Any:
-    """Validate a part of params.yaml as if its unknown keys were corrected or removed.
-
-    Returns:
-        None if something else is wrong with it.
-    """
-    node = copy.deepcopy(node)
-    try:
-        return TypeAdapter(schema).validate_python(node)
-    except ValidationError as error:
-        details: list[Any] = error.errors()
-    for detail in details:
-        if detail["type"] == "extra_forbidden":
-            *parents, key = _drop_tags(node, detail["loc"])
-            mapping = reduce(getitem, parents, node)
-            value, near = mapping.pop(key), _closest_key(schema, detail)
-            if near:
-                mapping.setdefault(near, value)
+def _validate(node: Any, schema: Any) -> Any:
+    """Return a part of params.yaml as an instance of its class, or None if it is invalid."""
     try:
         return TypeAdapter(schema).validate_python(node)
     except ValidationError:
         return None
+
+
+def _correct_keys(section: str, node: Any, schema: Any) -> Any:
+    """Return a section in which unknown keys are corrected, or removed if no key is close."""
+    node = copy.deepcopy(node)
+    try:
+        TypeAdapter(schema).validate_python(node)
+    except ValidationError as error:
+        for detail in error.errors():
+            if detail["type"] == "extra_forbidden":
+                *parents, key = _drop_tags(node, detail["loc"])
+                mapping = reduce(getitem, parents, node)
+                renamed = RENAMED_KEYS.get(".".join(map(str, [section, *parents, key])), "").rpartition(".")[2]
+                value, known = mapping.pop(key), renamed or _closest_key(schema, detail)
+                if known:
+                    mapping.setdefault(known, value)
+    return node
 
 
 def _recorded_params(stage: str) -> dict[str, Any]:
@@ -163,8 +165,9 @@ def _closest_key(schema: Any, detail: Any) -> str | None:
 def _drop_tags(node: Any, location: tuple[Any, ...]) -> list[Any]:
     """Return a location without the tags that pydantic puts into it for unions, e.g. the source "folder"."""
     where, tagged = [], False
-    for part in location:
-        if isinstance(node, dict) and not tagged and part == node.get("source"):
+    for number, part in enumerate(location):
+        is_key = number == len(location) - 1 and isinstance(node, dict) and part in node
+        if isinstance(node, dict) and not tagged and not is_key and part == node.get("source"):
             tagged = True
             continue
         where.append(part)

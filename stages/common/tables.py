@@ -41,6 +41,12 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def select_scores(metrics: dict[str, Any]) -> dict[str, float]:
+    """Select the scores on the test clips from the content of metrics.json."""
+    others = ("selection_accuracy", "accuracy_low", "accuracy_high")
+    return {name: value for name, value in metrics.items() if isinstance(value, float) and name not in others}
+
+
 def read_epochs(folder: Path) -> pd.DataFrame:
     """Read DVCLive's files, one for each metric, as one table.
 

@@ -11,7 +11,7 @@ import pandas as pd
 import soundfile
 
 from stages.common.audio import load_audio
-from stages.common.tables import read_json, read_table
+from stages.common.tables import read_json, read_table, select_scores
 from stages.evaluate.figures import (
     FIGURES,
     MIN_HZ,
@@ -99,7 +99,7 @@ def write_report(
     )
     page = environment.get_template(TEMPLATE).render(
         metrics=metrics,
-        numbers={name: value for name, value in metrics.items() if isinstance(value, float)},
+        numbers=select_scores(metrics),
         split=split,
         source=read_json(raw / "source.json"),
         epochs=epochs.reset_index().to_dict("records"),

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from stages.common.paths import BASE_SOURCE, DATASET_SOURCE, EPOCHS, FINETUNED, METRICS, SPLIT_COUNTS, TRAINING
-from stages.common.tables import read_epochs, read_json
+from stages.common.tables import read_epochs, read_json, select_scores
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 PACKAGES = ("transformers", "torch", "datasets")
@@ -61,7 +61,7 @@ def write_card(file: Path, repo: str) -> None:
         data=data,
         base=base,
         metrics=metrics,
-        numbers={key: value for key, value in metrics.items() if isinstance(value, float)},
+        numbers=select_scores(metrics),
         split=read_json(SPLIT_COUNTS),
         hyperparameters=training["train"] | encoding,
         epochs=read_epochs(EPOCHS).reset_index().to_dict("records"),

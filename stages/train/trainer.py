@@ -35,7 +35,7 @@ class ClipTrainer(Trainer):
         return DataLoader(dataset, batch_sampler=batches, collate_fn=self.data_collator)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Return 0: nobody reads this count, for which each step would add up the sizes of all weights."""
+        """Return 0. The count is not used, and computing it adds up the sizes of all weights at each step."""
         return 0
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:

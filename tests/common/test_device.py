@@ -1,5 +1,6 @@
 import importlib
 import os
+import platform
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ def test_first_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_freed_memory_is_used_again() -> None:
     """Without the setting, Linux has to clear the pages of each array again."""
     code = (

@@ -40,6 +40,7 @@ def test_features_are_read_as_they_were_written(tmp_path: Path, column: str, sha
     assert isinstance(clips.features, StoredFeatures)
     for array, number in zip(clips.features, [0, 1, 3], strict=True):
         assert array.dtype == np.float16
+        assert not array.flags.writeable  # a view of the file
         np.testing.assert_array_equal(array, arrays[number])
 
 

@@ -170,6 +170,33 @@ def test_misspelled_keys_hide_no_conflict(folder: Path, key: str) -> None:
     assert set(problems(lambda: check_params("train"))) == before | {key}
 
 
+@pytest.mark.parametrize("section", ["split", "train"])
+@pytest.mark.parametrize("extra", [{"source": "foo", "foo": 1}, {"source": "source"}, {"source": None, 3: None}])
+def test_source_where_there_is_none(folder: Path, section: str, extra: dict[Any, Any]) -> None:
+    demo(folder, {})
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params[section] |= extra
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert set(problems(lambda: check_params("train"))) == {f"{section}.{key}" for key in extra}
+
+
+def test_misspelled_half_of_download_hides_no_obstacle(folder: Path) -> None:
+    demo(folder, {"download.dataset": {"source": "folder", "path": "gone"}})
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("dataset:", "datset:"))
+    found = problems(lambda: check_params("download", "dataset"))
+    assert set(found) == {"download.datset", "download.dataset.path"}
+
+
+def test_renamed_key_hides_no_conflict(folder: Path) -> None:
+    demo(folder, {})
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    del params["resample_encode"]["cache"]
+    params["resample_encode"]["representation"] = "feature_encoder"
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert set(problems(lambda: check_params("split"))) == {"resample_encode.representation", "train.freeze"}
+
+
 def test_misspelled_section_hides_no_mistake(folder: Path) -> None:
     demo(folder, {})
     params = yaml.safe_load(Path("params.yaml").read_text())

@@ -132,7 +132,7 @@ def test_comparison_with_baselines(accuracy: float, low: float, outcome: str, ba
 
 
 def test_measure_by_hand() -> None:
-    metrics = measure(PREDICTIONS, np.arange(4), BASELINES, "test", 0.75)
+    metrics = measure(PREDICTIONS, np.arange(4), BASELINES, "test", 0.6)
     assert list(METRIC_FUNCTIONS) == ["accuracy", "macro_f1", "log_loss", "top_2_accuracy", "calibration_error"]
     assert metrics["accuracy"] == 0.75
     assert metrics["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
@@ -146,7 +146,7 @@ def test_measure_by_hand() -> None:
     interval = accuracy_interval(np.array([1, 1, 0, 1], dtype=bool), None)
     assert (metrics["accuracy_low"], metrics["accuracy_high"]) == interval
     assert list(metrics)[:4] == ["selection_accuracy", "accuracy", "accuracy_low", "accuracy_high"]
-    assert metrics["selection_accuracy"] == 0.75
+    assert metrics["selection_accuracy"] == 0.6
     assert metrics["n_groups"] == 4
     assert metrics["baselines"] == BASELINES
     assert metrics["beats_baselines"] == "not significantly"
@@ -162,9 +162,10 @@ def test_measure_by_hand() -> None:
 
 
 def test_measure_with_groups() -> None:
-    independent = measure(PREDICTIONS, np.arange(4), BASELINES, "test", 0.75)
-    grouped = measure(PREDICTIONS, np.array(["1", "1", "2", "3"]), BASELINES, "test", 0.75)
+    independent = measure(PREDICTIONS, np.arange(4), BASELINES, "test", 0.6)
+    grouped = measure(PREDICTIONS, np.array(["1", "1", "2", "3"]), BASELINES, "test", 0.6)
     assert grouped["interval_of"] == "groups"
+    assert grouped["n_groups"] == 3
     assert grouped["accuracy_low"] < independent["accuracy_low"]
 
 
@@ -173,13 +174,13 @@ def test_measure_with_groups() -> None:
 )
 def test_measure_compares_with_baselines(best: float, outcome: str) -> None:
     """The 95% interval of 3 of 4 starts at 0.301."""
-    metrics = measure(PREDICTIONS, np.arange(4), {"majority": 0.1, "spectrum": best}, "validation", 0.75)
+    metrics = measure(PREDICTIONS, np.arange(4), {"majority": 0.1, "spectrum": best}, "validation", 0.6)
     assert metrics["accuracy_low"] == pytest.approx(0.301, abs=5e-4)
     assert metrics["beats_baselines"] == outcome
 
 
 def test_window_accuracy_is_optional() -> None:
-    metrics = measure(PREDICTIONS._replace(window_accuracy=0.5), np.arange(4), BASELINES, "validation", 0.75)
+    metrics = measure(PREDICTIONS._replace(window_accuracy=0.5), np.arange(4), BASELINES, "validation", 0.6)
     assert metrics["window_accuracy"] == 0.5
 
 
@@ -189,7 +190,7 @@ def test_listed_metric_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         "error_rate",
         lambda probabilities, actual: 1 - METRIC_FUNCTIONS["accuracy"](probabilities, actual),
     )
-    assert measure(PREDICTIONS, np.arange(4), BASELINES, "validation", 0.75)["error_rate"] == 0.25
+    assert measure(PREDICTIONS, np.arange(4), BASELINES, "validation", 0.6)["error_rate"] == 0.25
 
 
 def test_floats_are_rounded() -> None:
