@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import yaml
 
-from stages.common.errors import UserError
+from stages.common.errors import InvalidParamsError, UserError
 from stages.common.stage import run_command
 
 ROOT = Path(__file__).parents[1]
@@ -96,6 +96,13 @@ def user_error(main: Callable[[], object]) -> UserError:
     with pytest.raises(UserError) as found:
         main()
     return found.value
+
+
+def problems(main: Callable[[], object]) -> dict[str | None, str]:
+    """Return the messages of InvalidParamsError by key."""
+    error = user_error(main)
+    assert isinstance(error, InvalidParamsError)
+    return {problem.key: str(problem) for problem in error.problems}
 
 
 def error_of(main: Callable[[], None]) -> str:

@@ -21,24 +21,25 @@ def push_runs(remote: str | None) -> int:
     Raises:
         UserError: no remote, or a file could not be pushed.
     """
-    pushed, missing, failed = 0, 0, 0
+    pushed, missing, objects = 0, 0, set()
     try:
         with Repo() as repo:
             cache = repo.stage_cache
             repo.cloud.get_remote_odb(remote)  # raises an error if there is none
             for file in Path(cache.cache_dir).glob("*/*/*"):
-                run = cache._create_stage(cache._load_cache(file.parent.name, file.name))
-                if not run.outs_cached():
+                record = cache._load_cache(file.parent.name, file.name)  # None if it is damaged
+                run = record and cache._create_stage(record)
+                if not run or not run.outs_cached():
                     missing += 1
                     continue
-                for objects in run.get_used_objs().values():
-                    failed += len(repo.cloud.push(objects, remote=remote).failed)
+                objects |= set().union(*run.get_used_objs().values())
                 pushed += 1
+            failed = repo.cloud.push(objects, remote=remote).failed
             cache.push(remote)  # the records last, so that none is there without its outputs
     except DvcException as error:
         raise UserError(" ".join(str(error.__cause__ or error).split())) from None
     if failed:
-        raise UserError(f"{failed} files could not be pushed; see the messages above, then start this again")
+        raise UserError(f"{len(failed)} files could not be pushed; see the messages above, then start this again")
     if missing:
         print(f"runs without outputs in the cache, not pushed: {missing} (dvc gc may have removed them)")
     return pushed
