@@ -27,3 +27,5 @@ FIGURE = Path("metrics/result.png")
 REPORT = Path("metrics/report.html")
 
 PUBLISHED = Path("models/published")
+
+UNRECORDED = Path("unrecorded")

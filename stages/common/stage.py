@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stages.common.errors import UserError
+from stages.common.inputs import unchanged_inputs
 from stages.common.params_check import check_params
 from stages.common.params_help import describe_params
 
@@ -50,6 +51,8 @@ def _remove(path: Path) -> None:
 def run_stage(main: Callable[..., None], targets: tuple[str, ...] = ()) -> None:
     """Run a stage script: read the command line, check all of params.yaml, and call `main`.
 
+    If DVC runs the stage, also check that its inputs stay as they are.
+
     An error that the user can fix becomes one line on stderr and exit status 1, Ctrl-C one line and status 130. `main`
     imports torch itself, so that mistakes in params.yaml show at once.
 
@@ -63,8 +66,10 @@ def run_stage(main: Callable[..., None], targets: tuple[str, ...] = ()) -> None:
     arguments = _read_command_line(name, module.__doc__ or "", stage, targets)
 
     def check_and_run() -> None:
-        check_params(stage, *arguments)
-        main(*arguments)
+        with unchanged_inputs() as finished:
+            check_params(stage, *arguments)
+            if not finished:
+                main(*arguments)
 
     run_command(check_and_run)
 

@@ -1,0 +1,139 @@
+"""Notice inputs of a stage that change while it runs.
+
+DVC hashes params, code and data when a stage ends, and would record what was edited meanwhile as what the stage ran
+with. This decides only whether the run is recorded. No output depends on it, so dvc.yaml does not list this module.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pathspec
+import yaml
+
+from stages.common.errors import UserError
+from stages.common.paths import PARAMS, UNRECORDED
+
+HASHED_SIZE = 1 << 16  # bytes; larger files are compared by size and time, because hashing gigabytes takes minutes
+
+
+@contextmanager
+def unchanged_inputs() -> Iterator[bool]:
+    """Check that the inputs of the stage that DVC runs are the same before and after the block.
+
+    If they are not, the outputs move to unrecorded/. If a later run has those inputs again, they move back.
+
+    Yields:
+        Whether the outputs are back, so that the stage need not run.
+
+    Raises:
+        UserError: at the end of the block, with what changed. DVC then records nothing.
+    """
+    stage = os.environ.get("DVC_STAGE", "")
+    entry, kept = find_entry(stage), UNRECORDED / stage
+    before = read_inputs(entry)
+    yield _restore_outputs(entry, before, kept)
+    after = read_inputs(entry)
+    if changed := sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)):
+        _keep_outputs(entry, before, kept)
+        raise _explain(changed, before, after, kept)
+
+
+def find_entry(stage: str) -> dict[str, Any]:
+    """Return the entry of a stage in dvc.yaml, e.g. `download@model`. It is empty if there is none."""
+    name, _, key = stage.partition("@")
+    try:
+        entry = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
+    except (OSError, LookupError):
+        return {}
+    if "foreach" not in entry:
+        return entry
+    values = {"key": key} | {f"item.{field}": value for field, value in entry["foreach"][key].items()}
+    return json.loads(re.sub(r"\$\{([\w.]+)\}", lambda found: values[found[1]], json.dumps(entry["do"])))
+
+
+def read_inputs(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of all files that a stage depends on, by path, and the values of its params, by dotted key."""
+    patterns = Path(".dvcignore").read_text(encoding="utf-8").splitlines() if entry else []
+    ignored = pathspec.GitIgnoreSpec.from_lines(patterns)
+    states: dict[str, Any] = {}
+    for path in map(Path, entry.get("deps", [])):
+        files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+        states |= {file.as_posix(): _state(file) for file in files if not ignored.match_file(file)}
+    if entry.get("params"):
+        try:
+            params = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            params = str(error)
+        for section in entry["params"]:
+            states |= _flatten(f"{PARAMS}: {section}", _find(params, section))
+    return states
+
+
+def _state(file: Path) -> str | None:
+    try:
+        status = file.stat()
+        if status.st_size > HASHED_SIZE:
+            return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _find(node: Any, keys: str) -> Any:
+    for key in keys.split("."):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node
+
+
+def _flatten(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {key: value}
+    return {name: leaf for part in value for name, leaf in _flatten(f"{key}.{part}", value[part]).items()}
+
+
+def _outputs(entry: dict[str, Any]) -> list[Path]:
+    """Return the paths of all outputs; dvc.yaml has each as a string, or as a mapping from it to options."""
+    outputs = [output for kind in ("outs", "metrics", "plots") for output in entry.get(kind, [])]
+    return [Path(*output) if isinstance(output, dict) else Path(output) for output in outputs]
+
+
+def _keep_outputs(entry: dict[str, Any], inputs: dict[str, Any], kept: Path) -> None:
+    shutil.rmtree(kept, ignore_errors=True)
+    for output in _outputs(entry):
+        (kept / output).parent.mkdir(parents=True, exist_ok=True)
+        output.rename(kept / output)
+    (kept / "inputs.json").write_text(json.dumps(inputs, default=str), encoding="utf-8")
+
+
+def _restore_outputs(entry: dict[str, Any], inputs: dict[str, Any], kept: Path) -> bool:
+    """Move the outputs of an unrecorded run back if it had the same inputs; whether it had."""
+    try:
+        same = json.loads((kept / "inputs.json").read_text()) == json.loads(json.dumps(inputs, default=str))
+    except (OSError, ValueError):
+        return False
+    if same:
+        for output in _outputs(entry):
+            (kept / output).rename(output)
+            print(f"{output}: from {kept}/, which ran with these inputs")
+        shutil.rmtree(kept)
+    return same
+
+
+def _explain(changed: list[str], before: dict[str, Any], after: dict[str, Any], kept: Path) -> UserError:
+    name, *others = changed
+    listed = f" (also changed: {', '.join(others[:3] + ['...'] * (len(others) > 3))})" if others else ""
+    advice = (
+        f" while the stage ran{listed}, so DVC does not record the run. Its outputs are in {kept}/: if you undo the "
+        "change, dvc repro takes them from there. Otherwise it runs the stage again"
+    )
+    key = name.removeprefix(f"{PARAMS}: ")
+    if key != name:
+        return UserError(f"changed from {before.get(name)} to {after.get(name)}{advice}", key=key)
+    return UserError(f"changed{advice}", file=name)
