@@ -90,7 +90,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
                 "learning_rate": 3e-3,
                 "weight_decay": 0.01,
                 "precision": "fp32",
-                "window_seconds": 3,
+                "window_seconds": 1.5,
             },
             "evaluate": {"threads": 2, "batch_size": 16},
             "publish": {"name": "hubert-demo"},

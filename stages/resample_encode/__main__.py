@@ -19,6 +19,7 @@ def main() -> None:
     from stages.common.device import find_device  # before anything else imports torch
 
     # isort: split
+    import numpy as np
     from tqdm import tqdm
     from transformers import AutoConfig
 
@@ -26,7 +27,7 @@ def main() -> None:
     from stages.common.encoded_clips import CACHE_COLUMNS, SHARD, write_encoded_clips
     from stages.common.tables import read_table
     from stages.common.threads import map_in_threads
-    from stages.resample_encode.features import encode_clip, load_feature_extractor
+    from stages.resample_encode.features import encode_clip, load_feature_extractor, require_intact
 
     params = load_params("resample_encode", ResampleEncodeParams)
     require_files(CLIPS, BASE / "config.json")
@@ -42,11 +43,13 @@ def main() -> None:
         from stages.resample_encode.model_part import load_part
 
         run_part = load_part(BASE, config, params.cache, params.precision)
-    encoded = map_in_threads(
-        lambda path: encode_clip(RAW / path, extractor, params.max_seconds, min_samples, run_part),
-        clips["path"],
-        workers,
-    )
+
+    def encode(clip: tuple[str, str]) -> np.ndarray:
+        path, sha256 = clip
+        require_intact(RAW / path, sha256)
+        return encode_clip(RAW / path, extractor, params.max_seconds, min_samples, run_part)
+
+    encoded = map_in_threads(encode, zip(clips["path"], clips["sha256"]), workers)
     arrays = tqdm(encoded, "encode", len(clips), unit="clip")
     column = CACHE_COLUMNS.get(params.cache, extractor.model_input_names[0])
     labels = sorted(set(clips["label"]))

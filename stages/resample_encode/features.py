@@ -1,5 +1,6 @@
 """Turn a clip into the model's input with the base model's feature extractor."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,17 @@ def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
                 f"{type(extractor).__name__} has no such setting", key=f"resample_encode.feature_extractor.{key}"
             )
     return AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False, **settings)
+
+
+def require_intact(file: Path, sha256: str) -> None:
+    """Raise UserError if a clip is not as clips.csv lists it: DVC hands on what the disk damaged in its cache."""
+    try:
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError("missing; run dvc checkout or dvc repro", file=file) from None
+    if found != sha256:
+        raise UserError("its SHA-256 is not that of clips.csv; python -m tools.verify finds the damage", file=file)
 
 
 def encode_clip(

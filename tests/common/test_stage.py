@@ -11,7 +11,7 @@ from stages.common.errors import UserError
 from stages.common.stage import atomic_output, require_files, run_command
 
 STAGES = ["download", "split", "resample_encode", "train", "evaluate", "evaluate.baselines", "publish"]
-COMMANDS = [*(f"stages.{name}" for name in STAGES), "tools.compare", "tools.crossval", "tools.presets"]
+COMMANDS = [*(f"stages.{name}" for name in STAGES), "tools.compare", "tools.crossval", "tools.presets", "tools.push", "tools.verify"]
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from transformers import (
 
 from stages.common.audio import load_audio
 from stages.common.paths import BASE, CLIPS, ENCODED, RAW
-from stages.common.tables import read_json
+from stages.common.tables import read_json, read_table, write_table
 from stages.download.__main__ import download_dataset
 from stages.resample_encode.__main__ import main
 
@@ -39,6 +39,14 @@ def prepare(workspace: Path, extractor: Any = WAVEFORM, config: PreTrainedConfig
     download_dataset()
     extractor.save_pretrained(BASE)
     (config or HubertConfig()).save_pretrained(BASE)
+
+
+def rewrite_clip(file: Path, samples: np.ndarray, subtype: str = "PCM_16") -> None:
+    """Replace a clip of data/raw, and its checksum in clips.csv."""
+    soundfile.write(file, samples, 22_050, subtype=subtype)
+    clips = read_table(CLIPS)
+    clips.loc[clips["path"] == str(file.relative_to(RAW)), "sha256"] = digests(file.parent)[file.name]
+    write_table(CLIPS, clips)
 
 
 @pytest.mark.parametrize("kind", list(BASES))
@@ -96,7 +104,7 @@ def test_encoding_json_has_the_params(workspace: Path) -> None:
 def test_too_short_clip_refused(workspace: Path) -> None:
     prepare(workspace, config=HubertConfig(conv_dim=[8, 8], conv_kernel=[10, 3], conv_stride=[5, 2]))
     file = RAW / "audio/b/b.00001.wav"
-    soundfile.write(file, np.full(20, 0.1), 22_050)
+    rewrite_clip(file, np.full(20, 0.1))
     error = user_error(main)
     assert error.file == str(file)
     assert "the model needs at least 20" in str(error)
@@ -106,7 +114,7 @@ def test_too_short_clip_refused(workspace: Path) -> None:
 def test_too_loud_clip_refused(workspace: Path) -> None:
     prepare(workspace, feature_extractor={"do_normalize": False})
     file = RAW / "audio/b/b.00001.wav"
-    soundfile.write(file, np.full(20_000, 1e5), 22_050, subtype="FLOAT")
+    rewrite_clip(file, np.full(20_000, 1e5), subtype="FLOAT")
     error = user_error(main)
     assert error.file == str(file)
     assert "samples too large for float16" in str(error)
@@ -117,3 +125,16 @@ def test_missing_clips_refused(workspace: Path) -> None:
     error = user_error(main)
     assert error.file == str(CLIPS)
     assert "run dvc repro" in str(error)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def test_damaged_clip_is_named(workspace: Path, damage: str) -> None:
+    prepare(workspace)
+    file = RAW / "audio/b/b.00001.wav"
+    content = bytearray(file.read_bytes())
+    file.unlink()
+    if damage == "flipped":
+        content[-5] ^= 1
+        file.write_bytes(content)
+    assert user_error(main).file == str(file)
+    assert not ENCODED.exists()

@@ -1,0 +1,123 @@
+"""Flipped bytes in the cache, in the workspace and in a remote, with real DVC."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import dvc, git, user_error
+
+from tools import verify
+
+pytestmark = pytest.mark.slow
+
+
+def flip(file: Path) -> None:
+    """Change one byte as a disk does: the mode and the times stay, so that DVC does not notice."""
+    content, status = bytearray(file.read_bytes()), file.stat()
+    content[len(content) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(content)
+    file.chmod(status.st_mode)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def objects(cache: Path, output: str) -> Path:
+    """Return the file of the cache, or of a remote, with the content of an output."""
+    for stage in yaml.safe_load(Path("dvc.lock").read_text())["stages"].values():
+        for out in stage["outs"]:
+            if out["path"] == output:
+                return cache / "files/md5" / out["md5"][:2] / out["md5"][2:]
+    raise AssertionError(output)
+
+
+CACHE = Path(".dvc/cache")
+
+
+def test_intact_run_has_no_damage(copied: Path) -> None:
+    assert verify.verify(None, repairs=False) == []
+
+
+@pytest.mark.parametrize("output", ["data/splits.csv", "metrics/metrics.json", "data/encoded"])
+def test_damage_in_the_cache_is_named_and_repaired(output: str, copied: Path) -> None:
+    damaged = objects(CACHE, output)
+    flip(damaged)
+    if output != "data/encoded":  # DVC checks lists of folders
+        assert output not in dvc(copied, "status")
+    lines = verify.verify(None, repairs=False)
+    assert any(str(damaged) in line and output in line for line in lines)
+    verify.verify(None, repairs=True)
+    dvc(copied, "repro")
+    assert verify.verify(None, repairs=False) == []
+    assert not git(copied, "status", "--porcelain")
+
+
+def test_object_damaged_in_both_is_made_again(copied: Path) -> None:
+    """With links, the cache and the workspace share the file."""
+    clip = next(Path("data/raw/audio").rglob("*.wav"))
+    listed = yaml.safe_load(objects(CACHE, "data/raw").read_text())
+    oid = next(line["md5"] for line in listed if line["relpath"] == clip.relative_to("data/raw").as_posix())
+    flip(CACHE / "files/md5" / oid[:2] / oid[2:])
+    flip(clip)
+    lines = verify.verify(None, repairs=True)
+    assert any(line.startswith(f"{(CACHE / 'files/md5' / oid[:2] / oid[2:]).resolve()}: damaged") for line in lines)
+    assert not clip.exists()
+    dvc(copied, "repro")
+    assert verify.verify(None, repairs=False) == []
+    assert not git(copied, "status", "--porcelain")
+
+
+def test_damage_in_the_workspace_is_named(copied: Path) -> None:
+    flip(Path("metrics/predictions.csv"))
+    Path("data/splits.csv").unlink()
+    first, second, _ = sorted(verify.verify(None, repairs=True))
+    assert first == "data/splits.csv: missing"
+    assert second == "metrics/predictions.csv: differs from dvc.lock"
+    Path("metrics/predictions.csv").unlink()
+    git(copied, "checkout", "metrics")
+    dvc(copied, "checkout")
+    assert verify.verify(None, repairs=False) == []
+
+
+def test_damage_in_a_remote_is_named(copied: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    dvc(copied, "remote", "add", "storage", str(storage))
+    dvc(copied, "push", "-r", "storage")
+    assert verify.verify("storage", repairs=False) == []
+    damaged = objects(storage, "data/splits.csv")
+    flip(damaged)
+    assert verify.verify(None, repairs=False) == []
+    first, _ = verify.verify("storage", repairs=False)
+    assert first == f"{damaged}: damaged, it is data/splits.csv"
+    damaged.unlink()
+    dvc(copied, "push", "-r", "storage")
+    assert verify.verify("storage", repairs=False) == []
+
+
+def test_output_of_an_earlier_run(copied: Path) -> None:
+    """Only the run cache knows its path."""
+    old = objects(CACHE, "metrics/metrics.json")
+    Path("dvc.lock").write_text(Path("dvc.lock").read_text().replace(old.parent.name + old.name, "f" * 32))
+    flip(old)
+    assert any("metrics.json" in line for line in verify.verify(None, repairs=False))
+
+
+def test_unknown_remote_and_missing_lock(copied: Path) -> None:
+    assert "other" in str(user_error(lambda: verify.verify("other", repairs=False)))
+    Path("dvc.lock").unlink()
+    assert user_error(lambda: verify.verify(None, repairs=False)).file == "dvc.lock"
+
+
+def test_exit_status_says_whether_there_is_damage(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["verify"])
+    with pytest.raises(SystemExit) as stop:
+        verify.main()
+    assert not stop.value.code
+    assert capsys.readouterr().out == "no damage was found\n"
+    flip(objects(CACHE, "data/splits.csv"))
+    with pytest.raises(SystemExit) as stop:
+        verify.main()
+    assert stop.value.code == 1
+    assert "data/splits.csv" in capsys.readouterr().out
