@@ -4,7 +4,7 @@ VENV := .venv
 # pip compiles nothing, which saves a minute; Python must then keep what it compiles.
 IN_VENV := PYTHONDONTWRITEBYTECODE= PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # Two processes, because many tests wait for other processes. torch's threads must not spin while they wait for a core.
-PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive pytest -n 2 --dist loadgroup
+PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive pytest -n 2
 
 .PHONY: repro test test-fast coverage lint presets bench setup help
 

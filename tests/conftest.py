@@ -4,16 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from helpers import SHARED, dvc, git, make_workspace
 
 pytest_plugins = ["fakes.small_hub"]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run all tests of the finished pipeline in one process, because it takes a minute to make."""
-    for item in items:
-        if "finished" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("finished"))
 
 
 @pytest.fixture
@@ -24,12 +18,23 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which `dvc repro` ran once, committed. Read it, or copy it; do not change it."""
-    folder = make_workspace(tmp_path_factory.mktemp("finished"))
-    dvc(folder, "repro")
-    git(folder, "add", ".")
-    git(folder, "commit", "-q", "-m", "Run the pipeline")
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A workspace in which `dvc repro` ran once, committed. Read it, or copy it; do not change it.
+
+    It takes a minute to make, so the processes of pytest-xdist share it.
+    """
+    top = tmp_path_factory.getbasetemp()
+    top = top if worker_id == "master" else top.parent
+    folder, done = top / "finished", top / "finished.done"
+    with FileLock(top / "finished.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make_workspace(folder)
+            dvc(folder, "repro")
+            git(folder, "add", ".")
+            git(folder, "commit", "-q", "-m", "Run the pipeline")
+            done.touch()
     return folder
 
 
