@@ -20,7 +20,17 @@ from stages.common.stage import run_command
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-PARTS = ["stages", "data/tables", "presets", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml"]
+PARTS = [
+    "stages",
+    "data/tables",
+    "presets",
+    ".dvc/config",
+    ".dvc/plots",
+    ".dvcignore",
+    ".gitignore",
+    "dvc.yaml",
+    "params.yaml",
+]
 # The demo with fewer and shorter clips: every stage runs in seconds.
 TINY = {
     "download.dataset.clips_per_label": 4,

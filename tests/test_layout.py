@@ -1,12 +1,16 @@
 """The layout of the code: which module may import which, and what dvc.yaml must list."""
 
 import ast
+import shutil
+import subprocess
+import sys
+import tarfile
 from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import ROOT, git
 
 STAGES = ["download", "split", "resample_encode", "train", "evaluate", "publish"]
 MODULES = sorted(path for path in (ROOT / "stages").rglob("*.py") if path.name != "__init__.py")
@@ -117,3 +121,16 @@ def test_modules_stay_small(module: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 45, node.name
+
+
+@pytest.mark.slow
+def test_source_distribution_holds_all_of_git(tmp_path: Path) -> None:
+    for name in git(ROOT, "ls-files").splitlines():
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / "copy" / name)
+    build = "from setuptools import build_meta; print(build_meta.build_sdist('.'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path / "copy", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(tmp_path / "copy" / done.stdout.splitlines()[-1]) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    assert set(git(ROOT, "ls-files").splitlines()) <= packed

@@ -1,17 +1,21 @@
 """The graph, with real DVC."""
 
+import gc
+import json
 import re
 import shutil
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import yaml
-from helpers import ROOT, dvc, git, set_params, tone, user_error
+from datasets import StreamingDownloadManager, load_dataset_builder, load_from_disk
+from helpers import ROOT, digests, dvc, git, set_params, tone, user_error
 
 from stages.common.tables import read_table
 from stages.download.__main__ import download_dataset, download_model
@@ -158,6 +162,50 @@ def test_mistake_removes_nothing(copied: Path) -> None:
     dvc(copied, "checkout")
     assert stages_run(dvc(copied, "repro")) == set()
     assert git(copied, "status", "--porcelain") == ""
+
+
+def test_filtered_clips_leave_no_trace(copied: Path) -> None:
+    """Datasets writes cache files into the folder that it opened."""
+    rows = load_from_disk("data/encoded")
+    assert len(rows.filter(lambda row: row["label"] == 0)) == 4
+    rows.map(lambda row: {"length": len(row["input_values"])})
+    assert list(Path("data/encoded").glob("cache-*.arrow"))
+    assert "up to date" in dvc(copied, "status")
+    assert stages_run(dvc(copied, "repro")) == set()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file", "ignore::pytest.PytestUnraisableExceptionWarning")  # in datasets
+def test_raw_clips_open_as_audiofolder(copied: Path) -> None:
+    """Without load_dataset's last step, which imports torchcodec and so needs FFmpeg."""
+    Path("data/raw/audio").rename("clips")
+    shutil.copyfile("clips/blues/blues.00000.wav", "clips/blues/copy.wav")
+    set_params(copied, {"download.dataset": {"source": "folder", "path": "clips", "max_rejected": 0}})
+    download_dataset()
+    before = digests(Path("data/raw"))
+    builder = load_dataset_builder("audiofolder", data_dir="data/raw", cache_dir=copied / "cache")
+    [split_files] = builder._split_generators(StreamingDownloadManager())
+    rows = [row for _, row in builder._generate_examples(**split_files.gen_kwargs)]
+    assert set(builder.info.features) == {"audio", "label", "sha256", "recording"}
+    assert len(rows) == len(read_table(Path("data/raw/clips.csv"))) == 41
+    for row in rows:
+        assert Path(row["audio"]).parent.name == row["label"]
+        assert sha256(Path(row["audio"]).read_bytes()).hexdigest() == row["sha256"]
+    assert sorted(Path(row["audio"]).stem for row in rows if row["recording"] is not None) == ["blues.00000", "copy"]
+    assert digests(Path("data/raw")) == before
+    gc.collect()  # warns of the files here, not in a later test
+
+
+def test_confusion_plot_has_all_labels(copied: Path) -> None:
+    """The first layers of the plot put actual and predicted labels on both axes."""
+    plots = json.loads(dvc(copied, "plots", "show", "metrics/predictions.csv", "--json"))
+    [plot] = plots["data"]["metrics/predictions.csv"]
+    content = plot["content"] if isinstance(plot["content"], dict) else json.loads(plot["content"])
+    actual, predicted, counts = content["spec"]["layer"]
+    for layer, field in ((actual, "label"), (predicted, "prediction")):
+        assert layer["encoding"]["x"]["field"] == layer["encoding"]["y"]["field"] == field
+    assert (counts["encoding"]["x"]["field"], counts["encoding"]["y"]["field"]) == ("label", "prediction")
+    assert len(content["data"]["values"]) == 10
+    assert "<DVC" not in json.dumps(content)
 
 
 def test_odd_names_go_through_every_stage(workspace: Path) -> None:

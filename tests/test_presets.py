@@ -1,4 +1,5 @@
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def test_schema_is_as_written() -> None:
     assert (ROOT / presets.SCHEMA).read_text() == presets.write_schema(), "run make presets"
     first, *_ = (ROOT / "params.yaml").read_text().splitlines()
     assert (ROOT / first.partition("$schema=")[2]).is_file()
+
+
+def test_pins_for_uv_are_those_of_pip() -> None:
+    assert (ROOT / "pyproject.toml").read_text() == presets.write_pyproject(), "run make presets"
+    pins = (ROOT / "constraints.txt").read_text().splitlines()[1:]
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["constraint-dependencies"] == pins
 
 
 def test_docs_are_as_written() -> None:

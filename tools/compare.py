@@ -7,15 +7,13 @@ include zero if McNemar's exact test, which needs no large numbers, is not signi
 Run     python -m tools.compare main my-experiment; without the second, the workspace
 """
 
-import argparse
-
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
 from stages.common.errors import UserError
 from stages.common.paths import PREDICTIONS
-from stages.common.stage import run_command
+from stages.common.stage import command_parser, run_command
 from stages.evaluate.intervals import difference_interval
 from tools.revisions import groups_of, read_predictions
 
@@ -72,9 +70,7 @@ def verdict(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None) ->
 
 def main() -> None:
     """Print the result."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("tools.compare", __doc__)
     parser.add_argument("a", help="a predictions.csv, a git revision or an experiment")
     parser.add_argument("b", nargs="?", default=str(PREDICTIONS), help="same for B; default: the workspace")
     names = parser.parse_args()

@@ -10,14 +10,13 @@ include the variance between seeds.
 Run     python -m tools.crossval [experiment ...]; without names, all experiments of HEAD that have folds
 """
 
-import argparse
 from typing import Any
 
 import pandas as pd
 import yaml
 
 from stages.common.errors import UserError
-from stages.common.stage import run_command
+from stages.common.stage import command_parser, run_command
 from stages.evaluate.intervals import accuracy_interval
 from stages.evaluate.metrics import mean_f1
 from tools.revisions import experiments, groups_of, read_predictions, show
@@ -86,9 +85,7 @@ def measure_fold(predictions: pd.DataFrame) -> dict[str, float]:
 
 def main() -> None:
     """Print the result."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.crossval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("tools.crossval", __doc__)
     parser.add_argument("experiments", nargs="*", help="names or git revisions; all of HEAD's with folds if left out")
     named = parser.parse_args().experiments
     params = {name: read_params(name) for name in named or experiments()}

@@ -1,13 +1,15 @@
 """Write the presets, their JSON schema and docs/params.md from the models in stages/*/params.py and the table below.
 
+Also copy the pins of constraints.txt into pyproject.toml, for uv.
+
 A preset is a complete file, so that it shows all that runs. Defaults and comments come from the models; the table has
 what differs. params.yaml is written too if it is an unchanged copy of presets/demo.yaml.
 
 Run     python -m tools.presets, or make presets
 """
 
-import argparse
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +20,7 @@ from pydantic import BaseModel, create_model
 from stages.common.params import SECTIONS, find_schema, models_of
 from stages.common.params_help import format_default, name_type
 from stages.common.paths import PARAMS
+from stages.common.stage import command_parser
 
 ROOT = Path(__file__).parents[1]
 LINE_LENGTH = 120
@@ -222,18 +225,24 @@ def _document(name: str, model: type[BaseModel]) -> Iterator[str]:
         yield from _document(f"{name}.{key}{source}", inner)
 
 
+def write_pyproject() -> str:
+    """Return pyproject.toml with the pins of constraints.txt at its end: `uv sync` reads no constraints file."""
+    text, start, _ = (ROOT / "pyproject.toml").read_text().partition("constraint-dependencies = [\n")
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    listed = textwrap.fill(", ".join(f'"{pin}"' for pin in pins), LINE_LENGTH - 2, break_on_hyphens=False)
+    return f"{text}{start}{textwrap.indent(listed, '  ')},\n]\n"
+
+
 def _escape(text: str) -> str:
     return text.replace("<", "\\<")  # or Markdown reads it as HTML
 
 
 def main() -> None:
     """Write all files."""
-    argparse.ArgumentParser(
-        prog="python -m tools.presets", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    command_parser("tools.presets", __doc__).parse_args()
     copied = (ROOT / PARAMS).read_text() == (ROOT / "presets/demo.yaml").read_text()
     texts = {f"presets/{name}.yaml": write_preset(name) for name in PRESETS}
-    texts |= {SCHEMA: write_schema(), "docs/params.md": write_docs()}
+    texts |= {SCHEMA: write_schema(), "docs/params.md": write_docs(), "pyproject.toml": write_pyproject()}
     if copied:
         texts[str(PARAMS)] = texts["presets/demo.yaml"]
     for path, text in texts.items():

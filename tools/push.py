@@ -3,16 +3,17 @@
 `dvc push --run-cache` pushes the records of the runs, but only the outputs of the current one, and never those that git
 keeps, such as metrics. After this tool, `dvc pull --run-cache` and `dvc repro --pull` run nothing in another clone if
 the params were run in this one.
+
+Run     python -m tools.push
 """
 
-import argparse
 from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from stages.common.errors import UserError
-from stages.common.stage import run_command
+from stages.common.stage import command_parser, run_command
 
 
 def push_runs(remote: str | None) -> int:
@@ -47,7 +48,7 @@ def push_runs(remote: str | None) -> int:
 
 def main() -> None:
     """Push, and print the number of runs."""
-    parser = argparse.ArgumentParser(prog="python -m tools.push", description=(__doc__ or "").split("\n")[0])
+    parser = command_parser("tools.push", __doc__)
     parser.add_argument("remote", nargs="?", help="name of a DVC remote; default: the default remote")
     print(f"runs pushed: {push_runs(parser.parse_args().remote)}")
 

@@ -6,7 +6,6 @@ is not what dvc.lock or the file's name in the cache promises, and how to repair
 Run     python -m tools.verify; python -m tools.verify --repair; python -m tools.verify --remote storage
 """
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -21,7 +20,7 @@ from dvc.repo import Repo
 from tqdm import tqdm
 
 from stages.common.errors import UserError
-from stages.common.stage import run_command
+from stages.common.stage import command_parser, run_command
 from stages.common.threads import map_in_threads
 
 
@@ -130,7 +129,7 @@ def _describe(odb: Any, oid: str, names: dict[str, Path]) -> str:
 
 def main() -> None:
     """Print what is damaged; exit status 1 if anything is."""
-    parser = argparse.ArgumentParser(prog="python -m tools.verify", description=(__doc__ or "").split("\n")[0])
+    parser = command_parser("tools.verify", __doc__)
     parser.add_argument("--remote", help="name of a DVC remote whose objects to hash, too; this reads all of them")
     parser.add_argument("--repair", action="store_true", help="replace or remove what is damaged in the cache")
     arguments = parser.parse_args()

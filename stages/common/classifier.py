@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 
 from stages.common.architectures import HEAD
@@ -16,7 +17,7 @@ def load_classifier(folder: Path, config: PreTrainedConfig, *, new_head: bool) -
         new_head: make a new head if the checkpoint has none, or one for another number of labels.
 
     Raises:
-        UserError: weights are missing, or have another shape than in the config.
+        UserError: weights are missing or cut off, or have another shape than in the config.
     """
     stage = "download@model" if new_head else "train"
     fix = f"make the checkpoint again: dvc repro --force {stage}"
@@ -29,7 +30,7 @@ def load_classifier(folder: Path, config: PreTrainedConfig, *, new_head: bool) -
             output_loading_info=True,
             trust_remote_code=False,
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{' '.join(str(error).split())}; {fix}", file=folder) from None
     keys = loaded["missing_keys"] | {key for key, *_ in loaded["mismatched_keys"]}
     # Checkpoints that were trained without masking do not have its weights.

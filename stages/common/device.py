@@ -13,6 +13,7 @@ use_first_gpu()
 
 import torch
 import transformers
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from stages.common.errors import UserError
 
@@ -71,12 +72,14 @@ def with_smaller_batches(run: Callable[[int], T], batch_size: int, key: str, fix
     while True:
         try:
             return run(batch_size)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            # The CPU and Apple's GPUs report a lack of memory only in the message.
+            if not isinstance(error, torch.OutOfMemoryError) and not should_reduce_batch_size(error):
+                raise
             if batch_size == 1:
                 raise UserError(f"a single clip does not fit into memory; {fix}", key=key) from None
         smaller = range(batch_size // 2, 0, -1)
         batch_size = next(size for size in smaller if not divide or batch_size % size == 0)
         print(f"out of memory: starting again with batches of {batch_size}", flush=True)
         # Outside the except block: inside, the error still references the tensors.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        clear_device_cache()

@@ -19,6 +19,7 @@ ENCODED = Path("data/encoded")
 FINETUNED = Path("models/finetuned")
 TRAINING = FINETUNED / "training.json"
 EPOCHS = Path("metrics/train")
+RUNS = Path("metrics/runs")
 
 BASELINES = Path("metrics/baselines.json")
 METRICS = Path("metrics/metrics.json")

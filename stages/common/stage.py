@@ -89,13 +89,18 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error.filename or Path.cwd()}: the disk is full; free some space, then run dvc repro again")
 
 
-def _read_command_line(name: str, docstring: str, stage: str, targets: tuple[str, ...]) -> list[str]:
-    parser = argparse.ArgumentParser(
+def command_parser(name: str, docstring: str | None) -> argparse.ArgumentParser:
+    """Return a parser of a module's command line, whose `--help` is the module's docstring."""
+    return argparse.ArgumentParser(
         prog=f"python -m {name}",
         description=docstring,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def _read_command_line(name: str, docstring: str, stage: str, targets: tuple[str, ...]) -> list[str]:
+    parser = command_parser(name, docstring)
     if targets:
         parser.add_argument("target", choices=targets)
     if {"-h", "--help"} & set(sys.argv[1:]):

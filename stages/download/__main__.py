@@ -1,7 +1,8 @@
 """Download the labelled clips (`dataset`) or the base model (`model`).
 
 Reads   params.yaml: download.dataset, download.model
-Writes  data/raw/     audio/<label>/<clip>.<ext>, clips.csv, repetitions.csv, rejected.csv, source.json
+Writes  data/raw/     audio/<label>/<clip>.<ext>, clips.csv, repetitions.csv, rejected.csv, source.json;
+                      metadata.csv, so that datasets opens the folder as an audiofolder
         models/base/  a Transformers checkpoint with its preprocessor config, source.json
 Run     python -m stages.download dataset
         python -m stages.download model
@@ -35,6 +36,7 @@ def download_dataset() -> None:
         write_table(folder / CLIPS.name, pd.DataFrame(clips, columns=Clip._fields))
         repeated = clip_files.find_repetitions(folder, clips)
         write_table(folder / REPETITIONS.name, pd.DataFrame(repeated, columns=["clip", "recording"]))
+        write_table(folder / "metadata.csv", pd.DataFrame(clip_files.list_metadata(clips, repeated)))
         write_table(folder / REJECTED.name, pd.DataFrame(rejected, columns=["file", "reason"]))
         write_json(folder / DATASET_SOURCE.name, fetched.origin)
     print(f"{RAW}: {clip_files.summarize(clips, rejected)}")

@@ -61,15 +61,17 @@ def main() -> None:
     summary = (
         f"accuracy {metrics['accuracy']:.3f} ({metrics['accuracy_low']:.2f} to {metrics['accuracy_high']:.2f}) "
         f"on {metrics['n_clips']} test clips"
+        + (f" of {metrics['n_groups']} groups" if metrics["interval_of"] == "groups" else "")
     )
     with atomic_output(PREDICTIONS) as file:
         write_table(file, table)
     with atomic_output(METRICS) as file:
         write_json(file, metrics)
+    result = Result(epochs, training["best_epoch"], table, metrics["reliability"])
     with atomic_output(FIGURE) as file:
-        save_result(file, Result(epochs, table, metrics["reliability"]), summary)
+        save_result(file, result, summary)
     with atomic_output(REPORT) as file:
-        write_report(file, metrics, read_json(SPLIT_COUNTS), epochs, table, RAW)
+        write_report(file, metrics, read_json(SPLIT_COUNTS), result, RAW)
     print(f"{METRICS}: {summary}")
     print("baselines: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics["baselines"].items()))
 

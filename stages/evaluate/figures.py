@@ -36,12 +36,13 @@ SPECTROGRAM_SIZE = (360, 112)  # pixels
 class Result(NamedTuple):
     """What the figures show.
 
-    epochs: as `read_epochs` returns them.
+    epochs: as `read_epochs` returns them. best_epoch: the one whose weights were measured.
     predictions: the content of predictions.csv, with one probability column per label from the fourth column on.
     reliability: as `metrics.reliability` returns it.
     """
 
     epochs: pd.DataFrame
+    best_epoch: int
     predictions: pd.DataFrame
     reliability: list[dict[str, Any]]
 
@@ -56,9 +57,7 @@ def draw_learning_curves(axes: Axes, result: Result) -> None:
     epochs = result.epochs
     for name, colour in (("train_loss", TRAIN_COLOUR), ("eval_loss", EVAL_COLOUR)):
         axes.plot(epochs.index, epochs[name], color=colour, marker=".", label=name.replace("_", " "))
-    axes.axvline(
-        float(epochs.index.to_numpy()[epochs["eval_accuracy"].to_numpy().argmax()]), color="grey", linestyle=":"
-    )
+    axes.axvline(result.best_epoch, color="grey", linestyle=":")
     axes.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None), title="Learning curves")
     accuracy_axes = axes.twinx()
     accuracy_axes.plot(
@@ -107,7 +106,9 @@ FIGURES: dict[str, Callable[[Axes, Result], None]] = {
 
 def save_result(file: Path, result: Result, title: str) -> None:
     """Write all figures as one PNG, the same bytes for the same result."""
-    figure, axes = plt.subplots(1, len(FIGURES), figsize=(5 * len(FIGURES), 4.8), layout="constrained")
+    size = max(4.8, 1.5 + 0.25 * len(result.labels))  # inches, of the confusion matrix: its labels must be legible
+    widths = [size + 0.2 if draw is draw_confusion else 5 for draw in FIGURES.values()]
+    figure, axes = plt.subplots(1, len(FIGURES), figsize=(sum(widths), size), width_ratios=widths, layout="constrained")
     for draw, part in zip(FIGURES.values(), axes):
         draw(part, result)
     figure.suptitle(title)

@@ -74,8 +74,7 @@ def write_report(
     file: Path,
     metrics: dict[str, Any],
     split: dict[str, Any],
-    epochs: pd.DataFrame,
-    predictions: pd.DataFrame,
+    result: Result,
     raw: Path,
 ) -> None:
     """Write the report, the same bytes for the same content.
@@ -83,12 +82,10 @@ def write_report(
     Args:
         metrics: the content of metrics/metrics.json.
         split: the content of metrics/split.json.
-        epochs: as `read_epochs` returns them.
-        predictions: the content of metrics/predictions.csv: strings clip, label, prediction; then float64, one
-            probability column per label.
+        result: what the figures show.
         raw: data/raw, with clips.csv, source.json and the recordings.
     """
-    result = Result(epochs, predictions, metrics["reliability"])
+    predictions = result.predictions
     paths = read_table(raw / "clips.csv").set_index("clip")["path"]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -102,8 +99,8 @@ def write_report(
         numbers=select_scores(metrics),
         split=split,
         source=read_json(raw / "source.json"),
-        epochs=epochs.reset_index().to_dict("records"),
-        best_epoch=epochs["eval_accuracy"].idxmax(),  # the first of equals, as in training
+        epochs=result.epochs.reset_index().to_dict("records"),
+        best_epoch=result.best_epoch,
         figures={name: base64.b64encode(render_svg(draw, result)).decode() for name, draw in FIGURES.items()},
         labels=result.labels,
         confusion=count_confusions(result).tolist(),

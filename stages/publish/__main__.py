@@ -8,6 +8,7 @@ Run     python -m stages.publish
 import shutil
 import subprocess
 from functools import partial
+from pathlib import Path
 
 from stages.common.errors import UserError
 from stages.common.params import load_params
@@ -20,6 +21,7 @@ from stages.common.paths import (
     METRICS,
     PREDICTIONS,
     PUBLISHED,
+    RUNS,
     SPLIT_COUNTS,
     TRAINING,
 )
@@ -34,6 +36,24 @@ def check_accuracy(min_accuracy: float | None, accuracy: float) -> None:
             f"test accuracy {accuracy} is below {min_accuracy}; lower it, or set publish.push: false",
             key="publish.min_accuracy",
         )
+
+
+def open_model(folder: Path) -> None:
+    """Open the model and its feature extractor, so that a damaged model is never pushed.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    from transformers import AutoConfig, AutoFeatureExtractor
+
+    from stages.common.classifier import load_classifier
+
+    try:
+        load_classifier(folder, AutoConfig.from_pretrained(folder, trust_remote_code=False), new_head=False)
+        AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        message = f"cannot be opened: {' '.join(str(error).split())}; train again: dvc repro --force train"
+        raise UserError(message, file=folder) from None
 
 
 def git_commit() -> str:
@@ -53,7 +73,7 @@ def main() -> None:
     from stages.publish.card import write_card
 
     params = load_params("publish", PublishParams)
-    require_files(TRAINING, METRICS, PREDICTIONS, FIGURE, SPLIT_COUNTS, EPOCHS, DATASET_SOURCE, BASE_SOURCE)
+    require_files(TRAINING, METRICS, PREDICTIONS, FIGURE, SPLIT_COUNTS, EPOCHS, RUNS, DATASET_SOURCE, BASE_SOURCE)
     accuracy = read_json(METRICS)["accuracy"]
     owner = "your-name"
     if params.push:
@@ -64,9 +84,11 @@ def main() -> None:
         shutil.copytree(FINETUNED, folder)
         for file in (METRICS, PREDICTIONS, FIGURE):
             shutil.copyfile(file, folder / file.name)
+        shutil.copytree(RUNS, folder / RUNS.name)
         write_card(folder / "README.md", repo)
     print(f"{PUBLISHED}: {params.name}")
     if params.push:
+        open_model(PUBLISHED)
         commit = git_commit()
         message = f"Publish git commit {commit}, test accuracy {accuracy:.3f}"
         print(hub.push_folder(PUBLISHED, repo, params.private, message, tag=f"git-{commit.rstrip('+')}"))

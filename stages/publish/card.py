@@ -53,6 +53,8 @@ def write_card(file: Path, repo: str) -> None:
     data, base, metrics = read_json(DATASET_SOURCE), read_json(BASE_SOURCE), read_json(METRICS)
     config, training = read_json(FINETUNED / "config.json"), read_json(TRAINING)
     encoding = {f"resample_encode.{key}": value for key, value in training["resample_encode"].items()}
+    max_seconds = training["resample_encode"]["max_seconds"]
+    sampling_rate = read_json(FINETUNED / "preprocessor_config.json")["sampling_rate"]
     card = ModelCard.from_template(
         card_data(name, data, base, metrics),
         template_path=str(TEMPLATE),
@@ -68,7 +70,9 @@ def write_card(file: Path, repo: str) -> None:
         best_epoch=training["best_epoch"],
         architecture=config["architectures"][0],
         labels=list(config["id2label"].values()),
-        sampling_rate=read_json(FINETUNED / "preprocessor_config.json")["sampling_rate"],
+        sampling_rate=sampling_rate,
+        max_seconds=max_seconds,
+        max_samples=round(max_seconds * sampling_rate),
         versions={package: version(package).split("+")[0] for package in PACKAGES},
     )
     file.write_text(str(card).rstrip() + "\n", encoding="utf-8")

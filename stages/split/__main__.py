@@ -40,6 +40,7 @@ def main() -> None:
     with atomic_output(SPLIT_COUNTS) as file:
         write_json(file, described)
     print(f"{SPLITS}: " + ", ".join(f"{total} {name}" for name, total in described["total"].items()))
+    counts.report_few_groups(splits)
     if params.method == "grouped":
         counts.report_uneven(described["total"], params)
     for name, leak in described["leakage"].items():

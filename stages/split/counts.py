@@ -9,6 +9,8 @@ from stages.common.errors import UserError
 from stages.common.tables import SPLIT_NAMES
 from stages.split.params import SplitParams
 
+FEW_GROUPS = 10
+
 
 def count_splits(splits: pd.DataFrame, groups: pd.DataFrame, left_out: int) -> dict[str, Any]:
     """Count clips per split and label, and the test clips that share a group with a train or validation clip.
@@ -47,6 +49,16 @@ def check_labels(labels: pd.Series, splits: pd.DataFrame) -> None:
         raise UserError(f"label {missing[0]} has no clip in train; add clips, or change split.seed or split.method")
     if not (splits["split"] == "test").any():
         raise UserError("no clip is in test; increase split.test_size, or add test clips to the published list")
+
+
+def report_few_groups(splits: pd.DataFrame) -> None:
+    """Print a warning if the test clips form few groups. splits: columns split and group."""
+    groups = splits.loc[splits["split"] == "test", "group"]
+    if groups.nunique() < min(FEW_GROUPS, len(groups)):
+        print(
+            f"warning: the {len(groups)} test clips form only {groups.nunique()} groups, such as artists or speakers, "
+            "so the confidence interval of the accuracy will be wide, up to 0.00 to 1.00"
+        )
 
 
 def report_uneven(totals: dict[str, int], params: SplitParams) -> None:

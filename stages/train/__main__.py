@@ -2,14 +2,15 @@
 
 Reads   params.yaml: train; models/base/; data/encoded/; data/splits.csv (validation selects the best epoch, or test if
         there are no validation clips)
-Writes  models/finetuned/: a checkpoint for `pipeline("audio-classification")`, TensorBoard logs in runs/, and
-        training.json with the params it was trained with
+Writes  models/finetuned/: a checkpoint for `pipeline("audio-classification")`, and training.json with the params it was
+        trained with
         metrics/train/: DVCLive, one row per epoch
-Run     python -m stages.train; to watch, tensorboard --logdir models
+        metrics/runs/: TensorBoard logs
+Run     python -m stages.train; to watch, tensorboard --logdir metrics
 """
 
 from stages.common.params import load_params
-from stages.common.paths import BASE, ENCODED, EPOCHS, FINETUNED, SPLITS, TRAINING
+from stages.common.paths import BASE, ENCODED, EPOCHS, FINETUNED, RUNS, SPLITS, TRAINING
 from stages.common.stage import atomic_output, require_files, run_stage
 from stages.train.params import TrainParams
 
@@ -41,19 +42,20 @@ def main() -> None:
             steps = params.gradient_accumulation_steps * params.batch_size // micro_batch
             print(f"gradient accumulation steps: {steps}", flush=True)
         model = build_model(BASE, encoded.labels, params)
-        state = trainer.fit(model, params, micro_batch, encoded, splits, folder, metrics)
+        state = trainer.fit(model, params, micro_batch, encoded, splits, folder, metrics, runs)
         model.save_pretrained(folder)
         return state
 
-    with atomic_output(FINETUNED) as folder, atomic_output(EPOCHS) as metrics:
+    with atomic_output(FINETUNED) as folder, atomic_output(EPOCHS) as metrics, atomic_output(RUNS) as runs:
         fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"
         state = with_smaller_batches(train, params.batch_size, "train.batch_size", fix, divide=True)
         encoded.extractor.save_pretrained(folder)
-        selected_on, epoch = trainer.selection_split(splits), trainer.best_epoch(state)
-        content = {"selected_on": selected_on, "best_epoch": epoch, "train": params.model_dump()}
+        selected_on, best = trainer.selection_split(splits), trainer.best_evaluation(state)
+        epoch = round(best["epoch"])
+        content = {"selected_on": selected_on, "best_epoch": epoch, "train": params.model_dump(exclude={"report_to"})}
         content |= {"resample_encode": encoded.settings}
         write_json(folder / TRAINING.name, content)
-    print(f"{FINETUNED}: best epoch {epoch}, {selected_on} accuracy {state.best_metric:.3f}")
+    print(f"{FINETUNED}: best epoch {epoch}, {selected_on} accuracy {best['eval_accuracy']:.3f}")
 
 
 if __name__ == "__main__":

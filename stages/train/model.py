@@ -18,6 +18,9 @@ def build_model(base: Path, labels: list[str], params: TrainParams) -> PreTraine
     """
     config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
+    # The base model's own task may have left a sigmoid for pipeline(), or other outputs than evaluate expects.
+    config.problem_type, config.return_dict = None, True
+    config.output_hidden_states = config.output_attentions = False
     for key in DROPOUTS:
         set_dropout(config, key, getattr(params, key))
     if params.spec_augment:

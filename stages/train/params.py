@@ -3,6 +3,7 @@
 import ctypes
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import Field
@@ -57,8 +58,13 @@ class TrainParams(Section):
     spec_augment: SpecAugment | None = Field(
         None, description="Masks for training (SpecAugment), e.g. {mask_time_prob: 0.05}; null: the base model's."
     )
-    early_stopping: int | None = Field(None, ge=1, description="Patience in epochs; null: train all epochs.")
+    early_stopping: int | None = Field(
+        None, ge=1, description="Stop after this many epochs without a better one; null: train all epochs."
+    )
     logging_steps: int = Field(5, ge=1, description="Steps between two points of the TensorBoard logs.")
+    report_to: list[Literal["wandb", "mlflow", "trackio"]] = Field(
+        [], description="Trackers that the Trainer reports to, besides the TensorBoard logs."
+    )
 
     def find_conflicts(self, sections: dict[str, Any]) -> Iterator[UserError]:
         """Check the windows and the frozen part against the encoded clips."""
@@ -93,9 +99,13 @@ class TrainParams(Section):
                 )
 
     def find_obstacles(self) -> Iterator[UserError]:
-        """Check that there is a GPU for fp16."""
+        """Check that there is a GPU for fp16, and a package for each tracker."""
         if self.precision == "fp16" and not has_nvidia_gpu():
             yield UserError("fp16 needs a GPU; set auto or fp32", key="train.precision")
+        for tracker in self.report_to:
+            if find_spec(tracker) is None:
+                message = f"{tracker} is not installed; pip install --constraint constraints.txt {tracker}"
+                yield UserError(message, key="train.report_to")
 
 
 def has_nvidia_gpu() -> bool:

@@ -26,7 +26,10 @@ from stages.train.params import TrainParams
 
 
 class ClipTrainer(Trainer):
-    """A Trainer that evaluates clips of the same length together, because padding would change their results."""
+    """A Trainer that evaluates as the stage evaluate does: in fp32, and clips of the same length together.
+
+    Padding, and bf16 or fp16, would change their results.
+    """
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Batch clips of the same length."""
@@ -44,7 +47,12 @@ class ClipTrainer(Trainer):
         The Trainer's default, gather_for_metrics, cuts batches to the remainder of the training clips' last batch.
         """
         self.gather_function = self.accelerator.gather
-        return super().evaluation_loop(*args, **kwargs)
+        mixed = self.model.forward
+        self.model.forward = getattr(self.model, "_original_forward", mixed)  # accelerate keeps it
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self.model.forward = mixed
 
 
 def choose_precision(precision: str) -> str:
@@ -81,8 +89,10 @@ def training_arguments(params: TrainParams, micro_batch: int, folder: Path) -> T
         save_total_limit=1,
         save_only_model=True,
         load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
+        metric_for_best_model="rank",
         logging_steps=params.logging_steps,
+        report_to=params.report_to,
+        run_name=Path.cwd().name,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=find_device() == "cpu",  # otherwise the Trainer rejects bf16 on the CPU
@@ -100,24 +110,25 @@ def fit(
     splits: pd.DataFrame,
     folder: Path,
     metrics: Path,
+    runs: Path,
 ) -> TrainerState:
     """Train the model in place, and load its best epoch.
 
     Args:
         micro_batch: clips that are processed at once. splits: columns clip and split.
-        folder: for TensorBoard logs and, while training, checkpoints. metrics: for DVCLive.
+        folder: for checkpoints while training. metrics: for DVCLive. runs: for TensorBoard.
 
     Raises:
         UserError: a window or SpecAugment's masks do not fit the clips.
         torch.OutOfMemoryError: micro_batch is too large.
     """
-    for leftover in (folder, metrics):
+    for leftover in (folder, metrics, runs):
         shutil.rmtree(leftover, ignore_errors=True)
     window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
     loss = make_loss(params)
     stopping = [EarlyStoppingCallback(params.early_stopping)] if params.early_stopping else []
     live = _open_live(metrics)
-    with use_cached_part(model, encoded.cached_part), closing(EventLog(folder / "runs")) as events:
+    with use_cached_part(model, encoded.cached_part), closing(EventLog(runs)) as events:
         trainer = ClipTrainer(
             model,
             training_arguments(params, micro_batch, folder / "checkpoints"),
@@ -160,6 +171,6 @@ def selection_split(splits: pd.DataFrame) -> str:
     return "validation" if (splits["split"] == "validation").any() else "test"
 
 
-def best_epoch(state: TrainerState) -> int:
-    """Return the first epoch with the highest accuracy."""
-    return round(next(row["epoch"] for row in state.log_history if row.get("eval_accuracy") == state.best_metric))
+def best_evaluation(state: TrainerState) -> dict[str, float]:
+    """Return what was measured after the epoch whose weights were restored, e.g. epoch and eval_accuracy."""
+    return next(row for row in state.log_history if row.get("eval_rank") == state.best_metric)

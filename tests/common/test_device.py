@@ -79,3 +79,23 @@ def test_single_clip_too_large() -> None:
     error = user_error(lambda: device.with_smaller_batches(run, 4, "train.batch_size", "use shorter clips"))
     assert error.key == "train.batch_size"
     assert "use shorter clips" in str(error)
+
+
+def test_memory_of_the_cpu_counts_too() -> None:
+    """Here torch raises a RuntimeError."""
+    sizes = []
+
+    def run(size: int) -> int:
+        sizes.append(size)
+        return torch.empty(1 << 60 if size > 2 else 1, dtype=torch.int8).numel()
+
+    assert device.with_smaller_batches(run, 8, "train.batch_size", "fix") == 1
+    assert sizes == [8, 4, 2]
+
+
+def test_other_errors_are_raised() -> None:
+    def run(size: int) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        device.with_smaller_batches(run, 8, "train.batch_size", "fix")

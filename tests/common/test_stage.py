@@ -11,7 +11,8 @@ from stages.common.errors import UserError
 from stages.common.stage import atomic_output, require_files, run_command
 
 STAGES = ["download", "split", "resample_encode", "train", "evaluate", "evaluate.baselines", "publish"]
-COMMANDS = [*(f"stages.{name}" for name in STAGES), "tools.compare", "tools.crossval", "tools.presets", "tools.push", "tools.verify"]
+TOOLS = ["compare", "crossval", "presets", "push", "verify"]
+COMMANDS = [*(f"stages.{name}" for name in STAGES), *(f"tools.{name}" for name in TOOLS)]
 
 
 @pytest.fixture(autouse=True)

@@ -71,12 +71,15 @@ def test_metrics_describe_the_run(finished: Path, measured: dict[str, Any]) -> N
     assert "window_accuracy" not in measured
 
 
-def test_groups_widen_interval(copied: Path, measured: dict[str, Any]) -> None:
+def test_groups_widen_interval(copied: Path, measured: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     splits = pd.read_csv("data/splits.csv")
     splits.assign(group=np.arange(len(splits)) // 20).to_csv("data/splits.csv", index=False)
     main()
     grouped = read_json(METRICS)
     assert grouped["interval_of"] == "groups"
+    test_groups = splits.index[splits["split"] == "test"] // 20
+    assert grouped["n_groups"] == len(set(test_groups))
+    assert f"of {len(set(test_groups))} groups" in capsys.readouterr().out
     assert grouped["accuracy"] == measured["accuracy"]
     widths = [found["accuracy_high"] - found["accuracy_low"] for found in (measured, grouped)]
     assert widths[1] > widths[0]

@@ -1,5 +1,6 @@
 import io
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from helpers import tone
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from stages.evaluate.figures import (
@@ -44,7 +46,7 @@ def result() -> Result:
         {"eval_accuracy": [0.2, 0.6, 0.6], "eval_loss": [2.0, 1.0, np.inf], "train_loss": [2.1, 0.9, 0.4]},
         index=pd.Index([1, 2, 3], name="epoch"),
     )
-    return Result(epochs, predictions, reliability(probabilities, np.array(ACTUAL)))
+    return Result(epochs, 2, predictions, reliability(probabilities, np.array(ACTUAL)))
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_labels_keep_order(result: Result) -> None:
     assert result.labels == LABELS
 
 
-def test_line_marks_first_best_epoch(axes: Axes, result: Result) -> None:
+def test_line_marks_best_epoch(axes: Axes, result: Result) -> None:
     draw_learning_curves(axes, result)
     train, evaluation, best = axes.lines
     assert train.get_ydata().tolist() == [2.1, 0.9, 0.4]
@@ -137,3 +139,21 @@ def test_spectrogram_shows_tone() -> None:
     image = np.asarray(Image.open(io.BytesIO(draw_spectrogram(tone(2.0, hz=440), 22_050))))
     rows = np.geomspace(11_025, MIN_HZ, SPECTROGRAM_SIZE[1])  # high frequencies are at the top
     assert rows[image.mean(axis=1).argmax()] == pytest.approx(440, rel=0.05)
+
+
+@pytest.mark.parametrize("number", [2, 10, 35, 60])
+def test_labels_of_the_picture_do_not_overlap(
+    number: int, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"a long label {n}" for n in range(number)]
+    table = pd.DataFrame({"clip": names, "label": names, "prediction": names[::-1]})
+    table = table.join(pd.DataFrame(np.eye(number), columns=names))
+    drawn: list[Figure] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(plt, "close", drawn.append)
+        save_result(tmp_path / "result.png", result._replace(predictions=table), "title")
+    [figure] = drawn
+    boxes = [label.get_window_extent() for label in figure.axes[1].get_yticklabels()]
+    assert len(boxes) == number
+    assert all(upper.y0 >= lower.y1 - 1 for upper, lower in pairwise(sorted(boxes, key=lambda box: -box.y0)))
+    plt.close(figure)

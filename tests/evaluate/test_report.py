@@ -19,7 +19,7 @@ from helpers import git, tone
 from PIL import Image
 
 from stages.common.tables import select_scores
-from stages.evaluate.figures import SPECTROGRAM_SIZE
+from stages.evaluate.figures import SPECTROGRAM_SIZE, Result
 from stages.evaluate.metrics import compare_with_baselines
 from stages.evaluate.report import (
     CLIP_SECONDS,
@@ -102,6 +102,17 @@ def make_content(folder: Path, labels: list[str], clips: int, wrong: int, second
         table.append([clip, labels[actual], f"{n}.wav"])
     pd.DataFrame(table, columns=["clip", "label", "path"]).to_csv(raw / "clips.csv", index=False)
     (raw / "source.json").write_text('{"source": "folder", "id": "<my> clips", "licence": "unknown"}')
+    epochs = pd.DataFrame(
+        {"eval_accuracy": [0.2, 0.6, 0.6], "eval_loss": [2.0, 1.0, np.inf], "train_loss": [2.1, 0.9, 0.4]},
+        index=pd.Index([1, 2, 3], name="epoch"),
+    )
+    predictions = pd.DataFrame(rows, columns=["clip", "label", "prediction", *labels])
+    bins = [{"low": n / 10, "high": n / 10 + 0.1} for n in range(10)]
+    empty = {"confidence": None, "accuracy": None, "n_clips": 0}
+    reliability = [
+        edges | (empty if n < 6 else {"confidence": n / 10 + 0.05, "accuracy": 0.7, "n_clips": 3})
+        for n, edges in enumerate(bins)
+    ]
     accuracy = 1 - wrong / clips
     low, high = max(0.0, accuracy - 0.1), min(1.0, accuracy + 0.1)
     baselines = {"majority": 1 / len(labels), "spectrum": 0.35}
@@ -125,18 +136,7 @@ def make_content(folder: Path, labels: list[str], clips: int, wrong: int, second
             "per_label": [
                 {"label": label, "precision": 0.5, "recall": 0.25, "f1": 1 / 3, "n_clips": 2} for label in labels
             ],
-            "reliability": [
-                {"low": low / 10, "high": low / 10 + 0.1, "confidence": None, "accuracy": None, "n_clips": 0}
-                if low < 6
-                else {
-                    "low": low / 10,
-                    "high": low / 10 + 0.1,
-                    "confidence": low / 10 + 0.05,
-                    "accuracy": 0.7,
-                    "n_clips": 3,
-                }
-                for low in range(10)
-            ],
+            "reliability": reliability,
         },
         "split": {
             "method": "grouped",
@@ -147,11 +147,7 @@ def make_content(folder: Path, labels: list[str], clips: int, wrong: int, second
                 "artist": {"test_clips": clips, "known": clips - 1, "shared": 2},
             },
         },
-        "epochs": pd.DataFrame(
-            {"eval_accuracy": [0.2, 0.6, 0.6], "eval_loss": [2.0, 1.0, np.inf], "train_loss": [2.1, 0.9, 0.4]},
-            index=pd.Index([1, 2, 3], name="epoch"),
-        ),
-        "predictions": pd.DataFrame(rows, columns=["clip", "label", "prediction", *labels]),
+        "result": Result(epochs, 2, predictions, reliability),
         "raw": raw,
     }
 
@@ -248,8 +244,8 @@ def test_figures_need_no_other_file(page: Page) -> None:
 
 def test_numbers_are_those_of_content(page: Page) -> None:
     assert "6 of 20 test clips were classified correctly: accuracy 0.300." in page.text
-    assert "0.20 to 0.40 (over groups of clips that belong together)" in page.text
-    assert "epoch 2, the first with the highest accuracy on the validation clips" in page.text
+    assert "0.20 to 0.40 (over 2 groups of clips that belong together)" in page.text
+    assert "epoch 2, with the highest accuracy and, of several, the lowest loss on the validation clips" in page.text
     assert "recording 1 of 20" in page.text
     assert "artist 2 of 19; unknown for 1" in page.text
     assert "12 of 14 errors, the most confident first." in page.text
@@ -355,7 +351,7 @@ def test_selection_on_test_is_disclosed(
     metrics = simple_content["metrics"] | {"selected_on": selected_on}
     text = Page(render_report(tmp_path, simple_content | {"metrics": metrics})).text
     assert ("the accuracy is optimistic" in text) == optimistic
-    assert f"the first with the highest accuracy on the {selected_on} clips" in text
+    assert f"the lowest loss on the {selected_on} clips" in text
 
 
 @pytest.mark.slow
@@ -363,7 +359,7 @@ def test_fifty_labels_fit(tmp_path: Path) -> None:
     """The clips are short, and there is one epoch."""
     labels = [f"label {n}" for n in range(50)]
     content = make_content(tmp_path, labels, clips=50, wrong=3, seconds=0.01)
-    content["epochs"] = content["epochs"].iloc[:1]
+    content["result"] = content["result"]._replace(epochs=content["result"].epochs.iloc[:1], best_epoch=1)
     page = Page(render_report(tmp_path, content))
     assert page.stray == page.open == []
     assert "3 of 3 errors, the most confident first." in page.text

@@ -2,12 +2,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import soundfile
+from helpers import ROOT, set_params
 from huggingface_hub import ModelCard
 
-from stages.common.paths import METRICS
+from stages.common.paths import METRICS, PREDICTIONS, RAW
 from stages.common.tables import read_json, select_scores, write_json
+from stages.evaluate.__main__ import main as evaluate
+from stages.publish.__main__ import main as publish
 from stages.publish.card import card_data, write_card
+from stages.resample_encode.__main__ import main as resample_encode
+from stages.train.__main__ import main as train
 
 
 @pytest.fixture
@@ -86,8 +94,8 @@ def test_comparison_with_baselines(copied: Path, beats_baselines: str, expected:
 
 @pytest.mark.slow
 def test_interval_over_groups(copied: Path) -> None:
-    text = change_metrics({"interval_of": "groups"})
-    assert "The interval is over groups: clips that share recording are not counted as independent" in text
+    text = change_metrics({"interval_of": "groups", "n_groups": 7})
+    assert "The interval is over 7 groups: clips that share recording are not counted as independent" in text
 
 
 def test_metadata_of_hub_sources() -> None:
@@ -104,3 +112,36 @@ def test_metadata_of_folders() -> None:
     metadata = card_data("model", data, base, {"accuracy": 0.8, "macro_f1": 0.7})
     assert (metadata.datasets, metadata.base_model, metadata.license) == (None, None, None)
     assert metadata.eval_results[0].dataset_type == "folder"
+
+
+def code_of(text: str) -> str:
+    """Return the Python code in a Markdown text."""
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("max_seconds", [30, 0.7])
+def test_code_of_the_card_gives_the_predictions(copied: Path, channels: int, max_seconds: float) -> None:
+    set_params(copied, {"resample_encode.max_seconds": max_seconds, "train.epochs": 1})
+    for stage in (resample_encode, train, evaluate, publish):
+        stage()
+    expected = pd.read_csv(PREDICTIONS).iloc[0]
+    samples, rate = soundfile.read(RAW / f"audio/{expected['label']}/{expected['clip']}.wav", dtype="float32")
+    soundfile.write("clip.wav", np.stack([samples] * channels, axis=1), rate, subtype="FLOAT")
+    code = code_of(Path("models/published/README.md").read_text())
+    code = code.replace("your-name/hubert-demo", "models/published").replace("print(", "found = (")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert len(names["found"]) == 10
+    for item in names["found"]:
+        assert item["score"] == pytest.approx(expected[item["label"]], abs=5e-4)
+
+
+@pytest.mark.slow
+def test_code_of_the_docs_is_that_of_the_card(finished: Path) -> None:
+    card = code_of((finished / "models/published/README.md").read_text())
+    docs = code_of((ROOT / "docs/hub.md").read_text())
+    card = card.replace("your-name/hubert-demo", "models/published")
+    assert docs == card.replace("clip.wav", "data/raw/audio/jazz/jazz.00003.wav")

@@ -5,7 +5,10 @@ import pytest
 from fakes.hub.server import LocalHub
 from fakes.small_hub import commit_titles, stage, stage_error
 from helpers import git, set_params, user_error
+from safetensors.numpy import load_file, save_file
 
+from stages.common.paths import FINETUNED
+from stages.common.tables import read_json, write_json
 from stages.publish.__main__ import check_accuracy, git_commit, main
 
 
@@ -112,4 +115,24 @@ def test_refused_push_writes_nothing(
     before = Path("models/published/README.md").stat().st_mtime_ns
     assert expected in stage_error(publishing, "stages.publish", token=token)
     assert Path("models/published/README.md").stat().st_mtime_ns == before
+    assert not publishing.repository("model", "ann/hubert-demo").exists
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["cut", "missing weights", "missing file", "config", "feature extractor"])
+def test_damaged_model_is_not_pushed(publishing: LocalHub, copied: Path, damage: str) -> None:
+    weights = FINETUNED / "model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "missing weights":
+        tensors = load_file(weights)
+        del tensors["projector.weight"]
+        save_file(tensors, weights, {"format": "pt"})
+    elif damage == "missing file":
+        weights.unlink()
+    elif damage == "config":
+        write_json(FINETUNED / "config.json", read_json(FINETUNED / "config.json") | {"model_type": "hubret"})
+    else:
+        write_json(FINETUNED / "preprocessor_config.json", {"feature_extractor_type": "None", "sampling_rate": 16_000})
+    assert "models/published: " in stage_error(publishing, "stages.publish", token="hf_ann")
     assert not publishing.repository("model", "ann/hubert-demo").exists

@@ -3,7 +3,7 @@ import pytest
 from helpers import user_error
 from split.examples import split_params
 
-from stages.split.counts import check_labels, count_splits, report_uneven
+from stages.split.counts import check_labels, count_splits, report_few_groups, report_uneven
 
 
 def table(splits: str, labels: str) -> pd.DataFrame:
@@ -76,4 +76,19 @@ def test_uneven_split_is_reported(totals: dict[str, int], expected: str, capsys:
 
 def test_fold_has_its_share(capsys: pytest.CaptureFixture[str]) -> None:
     report_uneven({"train": 50, "validation": 0, "test": 50}, split_params(folds=2, validation_size=0.0))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [("aabbaabbaabb", "only 2 groups"), ("aaaaaaaaaaaa", "only 1 groups"), ("abcdefghijkl", ""), ("abcdefghijjj", "")],
+)
+def test_few_groups_are_reported(groups: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Clips of another split do not count."""
+    report_few_groups(pd.DataFrame({"split": ["test"] * 12 + ["train"] * 9, "group": [*groups, *"mnopqrstu"]}))
+    assert expected in capsys.readouterr().out
+
+
+def test_single_clips_are_no_few_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    report_few_groups(pd.DataFrame({"split": ["test"] * 3, "group": list("abc")}))
     assert capsys.readouterr().out == ""

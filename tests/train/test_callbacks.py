@@ -4,7 +4,7 @@ import pytest
 from helpers import set_params
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from stages.common.paths import EPOCHS, FINETUNED
+from stages.common.paths import EPOCHS, RUNS
 from stages.common.tables import read_epochs
 from stages.train.__main__ import main
 
@@ -21,7 +21,7 @@ def test_one_row_per_epoch(finished: Path) -> None:
 def test_tensorboard_has_every_logged_step(copied: Path) -> None:
     set_params(copied, {"train.epochs": 3, "train.logging_steps": 2})
     main()
-    events = list(EventFileLoader(str(FINETUNED / "runs/events.out.tfevents.0")).Load())
+    events = list(EventFileLoader(str(RUNS / "events.out.tfevents.0")).Load())
     tags = [value.tag for event in events for value in event.summary.value]
     assert tags.count("eval/accuracy") == 3
     assert tags.count("train/loss") == 3 * 10 // 2

@@ -47,6 +47,19 @@ def test_metrics_of_all_clips(predictions: object) -> None:
     assert metrics["cross_entropy"] == pytest.approx(float(cross_entropy(LOGITS, LABELS)), abs=1e-6)
 
 
+def test_rank_is_accuracy_then_loss() -> None:
+    """More correct clips win whatever the loss; of equal accuracy, the lower loss; a diverged training loses."""
+
+    def rank(scale: float, correct: int) -> float:
+        logits = np.zeros((4, 2))
+        logits[range(4), [0] * correct + [1] * (4 - correct)] = scale
+        with np.errstate(all="ignore"):
+            return compute_metrics(SimpleNamespace(predictions=logits, label_ids=np.zeros(4, int)))["rank"]
+
+    assert rank(9, 2) < rank(1, 2) < rank(1000, 3) < rank(9, 3) < rank(1, 4) < rank(9, 4)
+    assert rank(np.nan, 2) == 0.5
+
+
 @pytest.mark.slow
 def test_accumulation_equals_larger_batch(copied: Path) -> None:
     set_params(copied, {"train.window_seconds": None, "train.dropout": 0.0})

@@ -1,13 +1,17 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from helpers import change_config, finetuned_weights, set_params, user_error, write_tiny_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForAudioClassification, PreTrainedModel
+from transformers import AutoModelForAudioClassification, PreTrainedModel, pipeline
 
-from stages.common.paths import BASE, FINETUNED
+from stages.common.audio import load_audio
+from stages.common.paths import BASE, FINETUNED, PREDICTIONS, RAW
+from stages.evaluate.__main__ import main as evaluate
 from stages.resample_encode.__main__ import main as resample_encode
 from stages.train.__main__ import main
 from stages.train.model import build_model
@@ -37,6 +41,36 @@ def test_label_names_set_in_config(finished: Path) -> None:
     config = build(finished / BASE).config
     assert config.id2label == {0: "x", 1: "y"}
     assert config.label2id == {"x": 0, "y": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "leftover",
+    [
+        {"problem_type": "multi_label_classification"},
+        {"problem_type": "regression"},
+        {"return_dict": False},
+        {"output_hidden_states": True, "output_attentions": True},
+        {"task_specific_params": {"audio-classification": {"problem_type": "regression"}}},
+        {"id2label": {"0": "only"}, "label2id": {"only": 0}},
+        {"dtype": "float16"},
+    ],
+    ids=lambda leftover: next(iter(leftover)),
+)
+def test_leftovers_in_the_config_do_not_change_the_predictions(copied: Path, leftover: dict[str, Any]) -> None:
+    """pipeline() gives what evaluate measured."""
+    change_config(**leftover)
+    set_params(copied, {"train.epochs": 1})
+    main()
+    evaluate()
+    table = pd.read_csv(PREDICTIONS)
+    classify = pipeline("audio-classification", model=str(FINETUNED), top_k=None)
+    row = table.iloc[0]
+    found = {
+        item["label"]: item["score"]
+        for item in classify(load_audio(RAW / f"audio/{row['label']}/{row['clip']}.wav", 16_000))
+    }
+    assert found == pytest.approx(row[list(found)].to_dict(), abs=5e-4)
 
 
 @pytest.mark.slow

@@ -75,3 +75,10 @@ def test_fp16_without_gpu_is_obstacle() -> None:
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
 def test_other_precisions_need_no_gpu(precision: str) -> None:
     assert list(TrainParams(precision=precision).find_obstacles()) == []
+
+
+def test_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.train.params.find_spec", lambda name: None if name == "wandb" else object())
+    (error,) = TrainParams(report_to=["mlflow", "wandb"]).find_obstacles()
+    assert error.key == "train.report_to"
+    assert "pip install --constraint constraints.txt wandb" in str(error)

@@ -10,10 +10,11 @@ from helpers import epoch_losses, finetuned_weights, git, set_params, simulate_t
 from transformers import AutoModelForAudioClassification
 
 from stages.common.encoded_clips import open_encoded_clips, select_split
-from stages.common.paths import ENCODED, EPOCHS, FINETUNED, SPLITS
-from stages.common.tables import read_epochs, read_table
+from stages.common.paths import ENCODED, EPOCHS, FINETUNED, METRICS, SPLITS, TRAINING
+from stages.common.tables import read_epochs, read_json, read_table
 from stages.common.windows import ClipDataset
 from stages.download.__main__ import download_dataset, download_model
+from stages.evaluate.__main__ import main as evaluate
 from stages.resample_encode.__main__ import main as resample_encode
 from stages.split.__main__ import main as split
 from stages.train.__main__ import main
@@ -63,7 +64,7 @@ def test_best_epoch_is_saved(copied: Path) -> None:
 
 @pytest.mark.slow
 def test_early_stopping(copied: Path) -> None:
-    set_params(copied, {"train.epochs": 30, "train.early_stopping": 1, "train.learning_rate": 1e-9})
+    set_params(copied, {"train.epochs": 30, "train.early_stopping": 1, "train.learning_rate": 1e-30})
     main()
     assert len(read_epochs(EPOCHS)) == 2
 
@@ -106,6 +107,20 @@ def test_bf16_trains_on_cpu(copied: Path) -> None:
     main()
     np.testing.assert_allclose(epoch_losses(), expected, atol=0.05)
     assert finetuned_weights()["classifier.weight"].dtype == torch.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_training_and_evaluate_measure_the_same(copied: Path, accumulation: int) -> None:
+    """In bf16, and on the same clips: there is no validation split."""
+    set_params(copied, {"split.validation_size": 0.0, "train.precision": "bf16", "train.learning_rate": 0.01})
+    set_params(copied, {"train.gradient_accumulation_steps": accumulation, "evaluate.batch_size": 3})
+    for stage in (split, main, evaluate):
+        stage()
+    metrics = read_json(METRICS)
+    assert metrics["selection_accuracy"] == metrics["accuracy"]
+    losses = read_epochs(EPOCHS)["eval_loss"]
+    assert losses[read_json(TRAINING)["best_epoch"]] == pytest.approx(metrics["log_loss"], abs=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,19 @@ def find_repetitions(raw: Path, clips: list[Clip]) -> list[tuple[str, int]]:
     return [(clips[i].clip, number) for i, number in sorted(numbers.items())]
 
 
+def list_metadata(clips: list[Clip], repeated: list[tuple[str, int]]) -> list[dict[str, object]]:
+    """Return the rows of metadata.csv, which the audiofolder builder of 🤗 Datasets reads.
+
+    Args:
+        repeated: as `find_repetitions` returns them.
+    """
+    recordings = dict(repeated)
+    return [
+        {"file_name": clip.path, "label": clip.label, "sha256": clip.sha256, "recording": recordings.get(clip.clip)}
+        for clip in clips
+    ]
+
+
 def report_rejected(rejected: list[tuple[str, str]]) -> None:
     """Print up to MAX_LISTED files for each reason. rejected: (file, reason)."""
     by_reason: dict[str, list[str]] = {}
