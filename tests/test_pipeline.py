@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -178,11 +179,13 @@ def test_filtered_clips_leave_no_trace(copied: Path) -> None:
 def test_raw_clips_open_as_audiofolder(copied: Path) -> None:
     """Without load_dataset's last step, which imports torchcodec and so needs FFmpeg."""
     Path("data/raw/audio").rename("clips")
+    Path("clips/disco").rename("clips/train")
     shutil.copyfile("clips/blues/blues.00000.wav", "clips/blues/copy.wav")
     set_params(copied, {"download.dataset": {"source": "folder", "path": "clips", "max_rejected": 0}})
     download_dataset()
     before = digests(Path("data/raw"))
-    builder = load_dataset_builder("audiofolder", data_dir="data/raw", cache_dir=copied / "cache")
+    files = {"all": "data/raw/**"}  # data_dir would take the label "train" for a split
+    builder = load_dataset_builder("audiofolder", data_files=files, cache_dir=copied / "cache")
     [split_files] = builder._split_generators(StreamingDownloadManager())
     rows = [row for _, row in builder._generate_examples(**split_files.gen_kwargs)]
     assert set(builder.info.features) == {"audio", "label", "sha256", "recording"}
@@ -204,6 +207,11 @@ def test_confusion_plot_has_all_labels(copied: Path) -> None:
     for layer, field in ((actual, "label"), (predicted, "prediction")):
         assert layer["encoding"]["x"]["field"] == layer["encoding"]["y"]["field"] == field
     assert (counts["encoding"]["x"]["field"], counts["encoding"]["y"]["field"]) == ("label", "prediction")
+    count, total, share = counts["transform"]
+    assert count["groupby"] == ["rev", "label", "prediction"]
+    assert total["groupby"] == ["rev", "label"]
+    assert share["calculate"] == "datum.clips / datum.clips_of_label"
+    assert [layer["mark"] for layer in counts["layer"]] == ["rect", "text"]
     assert len(content["data"]["values"]) == 10
     assert "<DVC" not in json.dumps(content)
 
@@ -234,6 +242,10 @@ def test_queued_experiments_are_readable_rows(copied: Path) -> None:
             break
         time.sleep(1)
     assert status.count("Success") == 2, status
+    [command] = re.findall(r"^dvc (exp show .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    rows = dvc(copied, *shlex.split(command)).splitlines()
+    assert {"selection_accuracy", "accuracy", "accuracy_low", "accuracy_high"} < set(" ".join(rows).split())
+    assert max(len(row.rstrip()) for row in rows) <= 120
     table = dvc(copied, "exp", "show", "--only-changed", "--csv", "--drop", ".*/.*")
     header, *rows = table.strip().splitlines()
     assert "log_loss" in header

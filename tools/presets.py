@@ -228,7 +228,7 @@ def _document(name: str, model: type[BaseModel]) -> Iterator[str]:
 def write_pyproject() -> str:
     """Return pyproject.toml with the pins of constraints.txt at its end: `uv sync` reads no constraints file."""
     text, start, _ = (ROOT / "pyproject.toml").read_text().partition("constraint-dependencies = [\n")
-    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     listed = textwrap.fill(", ".join(f'"{pin}"' for pin in pins), LINE_LENGTH - 2, break_on_hyphens=False)
     return f"{text}{start}{textwrap.indent(listed, '  ')},\n]\n"
 

@@ -10,9 +10,9 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from dvc.exceptions import DvcException
@@ -24,101 +24,149 @@ from stages.common.stage import command_parser, run_command
 from stages.common.threads import map_in_threads
 
 
+class File(NamedTuple):
+    """A file of an output. oid: the MD5 that it should have; in_git: its content is in git, and not pushed by DVC."""
+
+    oid: str
+    path: Path
+    in_git: bool
+
+
 def md5_of(odb: Any, path: str) -> str | None:
-    """Compute the MD5 of a file of the cache or of a remote; None if it is missing."""
+    """Compute the MD5 of a file of the cache or of a remote; None if it is missing or cannot be read."""
     try:
         with odb.fs.open(path, "rb") as content:
             return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    except FileNotFoundError:
+    except OSError:
         return None
 
 
-def find_damaged(odb: Any, title: str) -> list[str]:
-    """Return the ids of objects of the cache or of a remote that do not have the MD5 that is their name."""
-    oids = sorted(odb.all())
+def find_damaged(odb: Any, oids: list[str], title: str) -> dict[str, str | None]:
+    """Return the objects that do not have the MD5 that is their name: by it, the one that they have."""
     sums = map_in_threads(lambda oid: md5_of(odb, odb.oid_to_path(oid)), oids)
-    return [oid for oid, found in zip(oids, tqdm(sums, title, len(oids))) if found != oid.removesuffix(".dir")]
+    found = zip(oids, tqdm(sums, title, len(oids)))
+    return {oid: md5 for oid, md5 in found if md5 != oid.removesuffix(".dir")}
 
 
-def read_outputs(records: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """Yield the outputs that dvc.lock or a record of the run cache lists."""
+def list_files(cache: Any, oid: str, path: Path, in_git: bool, damaged: Container[str]) -> Iterator[File]:
+    """Yield the file of an output, or the list of its files and, if the list is intact, the files."""
+    yield File(oid, path, in_git)
+    if oid.endswith(".dir") and oid not in damaged:
+        try:
+            listed = json.loads(Path(cache.oid_to_path(oid)).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        yield from (File(file["md5"], path / file["relpath"], in_git) for file in listed)
+
+
+def list_old_files(cache: Any, records: Iterable[Path], damaged: Container[str]) -> Iterator[File]:
+    """Yield the files of the runs in the run cache."""
     for record in records:
-        content = yaml.safe_load(record.read_text(encoding="utf-8"))
-        for stage in content.get("stages", {"": content}).values():
-            yield from stage.get("outs", [])
+        for out in (yaml.safe_load(record.read_text(encoding="utf-8")) or {}).get("outs", []):
+            yield from list_files(cache, out["md5"], Path(out["path"]), False, damaged)
 
 
-def list_files(cache: Any, outs: Iterable[dict[str, Any]], damaged: list[str]) -> Iterator[tuple[str, Path]]:
-    """Yield the id and the path of each output, and of each file in the folders of which the cache has the list."""
-    for out in outs:
-        oid, path = out["md5"], Path(out["path"])
-        yield oid, path
-        if oid.endswith(".dir") and oid not in damaged and cache.exists(oid):
-            for file in json.loads(Path(cache.oid_to_path(oid)).read_text(encoding="utf-8")):
-                yield file["md5"], path / file["relpath"]
-
-
-def split_intact(cache: Any, files: list[tuple[str, Path]]) -> tuple[dict[str, Path], dict[Path, str]]:
-    """Return the files of the workspace that have their MD5, by it, and the id of each other or missing file."""
-    sums = map_in_threads(lambda file: md5_of(cache, str(file[1])), files)
-    intact, different = {}, {}
-    for (oid, path), found in zip(files, tqdm(sums, "workspace", len(files))):
-        if found == oid:
-            intact[oid] = path
-        else:
-            different[path] = oid
-    return intact, different
-
-
-def repair(cache: Any, damaged: list[str], intact: dict[str, Path], different: dict[Path, str]) -> None:
-    """Replace damaged objects of the cache by intact copies from the workspace, or remove them from both."""
-    for oid in damaged:
-        file = Path(cache.oid_to_path(oid))
-        file.unlink()
-        if oid in intact:
-            shutil.copyfile(intact[oid], file)
-            file.chmod(0o444)  # as DVC protects it
-            print(f"{file}: repaired from {intact[oid]}")
+def repair(cache: Any, damaged: dict[str, str | None], sums: dict[File, str | None]) -> bool:
+    """Replace damaged objects of the cache by intact copies from the workspace, or remove both; whether any is gone."""
+    gone = False
+    for oid, md5 in damaged.items():
+        object_file = Path(cache.oid_to_path(oid))
+        files = [file for file in sums if file.oid == oid]
+        intact = next((file.path for file in files if sums[file] == oid), None)
+        object_file.unlink(missing_ok=True)
+        if intact:
+            shutil.copyfile(intact, object_file)
+            object_file.chmod(0o444)  # as DVC protects it
+            print(f"{object_file}: repaired from {intact}")
             continue
-        copies = [path for path, expected in different.items() if expected == oid]
+        gone = True
+        # Of the workspace, only what has the same damage: another difference may be an edit of the user.
+        copies = [file.path for file in files if md5 is not None and sums[file] == md5]
         for path in copies:
-            path.unlink(missing_ok=True)
-        print(", ".join(map(str, [file, *copies])) + ": removed; dvc pull fetches it, dvc repro makes it again")
+            path.unlink()
+        print(", ".join(map(str, [object_file, *copies])) + ": removed")
+    return gone
 
 
 def verify(remote: str | None, repairs: bool) -> list[str]:
-    """Return a line for each damaged, different or missing file, and one for how to repair them.
+    """Return a line for each file that is damaged, missing or different, and one for how to repair each kind.
 
     Raises:
-        UserError: no dvc.lock, or no such remote.
+        UserError: no dvc.lock, no such remote, or a remote that cannot list its files.
     """
     lock = Path("dvc.lock")
     if not lock.is_file():
         raise UserError("not found; run dvc repro first, from the project's top folder", file=lock)
     try:
-        with Repo() as repo:
+        with Repo() as repo, repo.lock:
             cache = repo.cache.local
             other = repo.cloud.get_remote_odb(remote) if remote else None
-            damaged = find_damaged(cache, "cache")
-            records = Path(repo.stage_cache.cache_dir).glob("*/*/*")
-            files = list(list_files(cache, read_outputs([lock]), damaged))
+            oids = sorted(cache.all())
+            damaged = find_damaged(cache, oids, "cache")
+            outs = [
+                (out.hash_info.value, Path(out.def_path), not out.use_cache) for out in repo.index.outs if out.hash_info
+            ]
+            files = [file for out in outs for file in list_files(cache, *out, damaged)]
+            old = list_old_files(cache, Path(repo.stage_cache.cache_dir).glob("*/*/*"), damaged)
             # Of files with the same content, the first counts: publish copies what other stages wrote.
-            names = dict([*list_files(cache, read_outputs(records), damaged), *reversed(files)])
-            intact, different = split_intact(cache, [file for file in files if not file[0].endswith(".dir")])
-            far = find_damaged(other, remote or "") if other else []
+            names = {file.oid: file.path for file in [*old, *reversed(files)]}
+            plain = [file for file in files if not file.oid.endswith(".dir")]
+            found = map_in_threads(lambda file: md5_of(cache, str(file.path)), plain)
+            sums = dict(zip(plain, tqdm(found, "workspace", len(plain))))
+            if damaged and repairs:
+                gone = repair(cache, damaged, sums)
+                lines = ["what was removed: dvc pull fetches it, dvc repro makes it again"] if gone else []
+                sums = {file: md5 for file, md5 in sums.items() if file.oid not in damaged}
+            else:
+                lines = _describe_cache(cache, set(oids), damaged, files, names)
+            lines += _describe_workspace(sums)
+            if other is not None:
+                lines += _describe_remote(other, remote or "", files, names)
     except DvcException as error:
         raise UserError(" ".join(str(error.__cause__ or error).split())) from None
+    return lines
+
+
+def _describe_cache(
+    cache: Any, oids: set[str], damaged: dict[str, str | None], files: list[File], names: dict[str, Path]
+) -> list[str]:
     lines = [_describe(cache, oid, names) for oid in damaged]
-    if damaged and repairs:
-        repair(cache, damaged, intact, different)
-    elif damaged:
+    if damaged:
         lines.append("to repair the cache: python -m tools.verify --repair")
-    lines += [f"{path}: {'differs from dvc.lock' if path.exists() else 'missing'}" for path in different]
-    if different:
-        lines.append("to restore these files: delete those that differ, then dvc checkout")
-    lines += [_describe(other, oid, names) for oid in far]
-    if far:
+    missing = [file for file in files if not file.in_git and file.oid not in oids]
+    lines += [f"{file.path}: missing in the cache" for file in missing]
+    if missing:
+        lines.append(
+            "what the cache lacks: dvc fetch fetches it, dvc repro makes it again, or stores it if it is intact"
+        )
+    return lines
+
+
+def _describe_workspace(sums: dict[File, str | None]) -> list[str]:
+    different = [file for file, md5 in sums.items() if md5 != file.oid]
+    lines = [f"{file.path}: {'differs from dvc.lock' if file.path.exists() else 'missing'}" for file in different]
+    if any(not file.in_git for file in different):
+        lines.append("to restore files of data/ and models/: delete those that differ, then dvc checkout")
+    if any(file.in_git for file in different):
+        lines.append("to restore files of metrics/: git checkout metrics")
+    return lines
+
+
+def _describe_remote(odb: Any, remote: str, files: list[File], names: dict[str, Path]) -> list[str]:
+    try:
+        oids = sorted(odb.all())
+    except NotImplementedError:
+        raise UserError("it cannot list its files, so it cannot be checked", file=f"remote {remote}") from None
+    except Exception as error:  # each kind of storage has its own
+        raise UserError(f"cannot be read: {' '.join(str(error).split())}", file=f"remote {remote}") from None
+    damaged = find_damaged(odb, oids, remote)
+    lines = [_describe(odb, oid, names) for oid in damaged]
+    if damaged:
         lines.append("to repair the remote: delete these files there, then dvc push")
+    missing = {file.oid: file.path for file in files if not file.in_git and file.oid not in set(oids)}
+    if missing:
+        first = next(iter(missing.values()))
+        lines.append(f"remote {remote}: {len(missing)} files of dvc.lock are missing (first: {first}); dvc push")
     return lines
 
 

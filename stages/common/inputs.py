@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,29 +20,32 @@ import yaml
 from stages.common.errors import UserError
 from stages.common.paths import PARAMS, UNRECORDED
 
-HASHED_SIZE = 1 << 16  # bytes; larger files are compared by size and time, because hashing gigabytes takes minutes
+HASHED_SIZE = 1 << 20  # bytes; larger files are compared by size and time, because hashing gigabytes takes minutes
+# The outputs of these stages also depend on files and servers outside the project.
+NEVER_RESTORED = ("download", "publish")
 
 
 @contextmanager
-def unchanged_inputs() -> Iterator[bool]:
+def unchanged_inputs() -> Iterator[Callable[[], bool]]:
     """Check that the inputs of the stage that DVC runs are the same before and after the block.
 
-    If they are not, the outputs move to unrecorded/. If a later run has those inputs again, they move back.
+    If they are not, the outputs move to unrecorded/.
 
     Yields:
-        Whether the outputs are back, so that the stage need not run.
+        A function that moves the outputs back if a run with the same inputs was not recorded, and returns whether.
 
     Raises:
         UserError: at the end of the block, with what changed. DVC then records nothing.
     """
-    stage = os.environ.get("DVC_STAGE", "")
+    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
     entry, kept = find_entry(stage), UNRECORDED / stage
+    restorable = not stage.startswith(NEVER_RESTORED)
     before = read_inputs(entry)
-    yield _restore_outputs(entry, before, kept)
+    yield lambda: restorable and _restore_outputs(entry, before, kept)
     after = read_inputs(entry)
     if changed := sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)):
         _keep_outputs(entry, before, kept)
-        raise _explain(changed, before, after, kept)
+        raise _explain(changed, before, after, kept, restorable)
 
 
 def find_entry(stage: str) -> dict[str, Any]:
@@ -50,7 +53,7 @@ def find_entry(stage: str) -> dict[str, Any]:
     name, _, key = stage.partition("@")
     try:
         entry = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
-    except (OSError, LookupError):
+    except (OSError, LookupError, TypeError, ValueError, yaml.YAMLError):
         return {}
     if "foreach" not in entry:
         return entry
@@ -60,7 +63,8 @@ def find_entry(stage: str) -> dict[str, Any]:
 
 def read_inputs(entry: dict[str, Any]) -> dict[str, Any]:
     """Return the state of all files that a stage depends on, by path, and the values of its params, by dotted key."""
-    patterns = Path(".dvcignore").read_text(encoding="utf-8").splitlines() if entry else []
+    ignore = Path(".dvcignore")
+    patterns = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
     ignored = pathspec.GitIgnoreSpec.from_lines(patterns)
     states: dict[str, Any] = {}
     for path in map(Path, entry.get("deps", [])):
@@ -108,7 +112,8 @@ def _keep_outputs(entry: dict[str, Any], inputs: dict[str, Any], kept: Path) -> 
     shutil.rmtree(kept, ignore_errors=True)
     for output in _outputs(entry):
         (kept / output).parent.mkdir(parents=True, exist_ok=True)
-        output.rename(kept / output)
+        if output.exists():
+            shutil.move(output, kept / output)
     (kept / "inputs.json").write_text(json.dumps(inputs, default=str), encoding="utf-8")
 
 
@@ -118,21 +123,28 @@ def _restore_outputs(entry: dict[str, Any], inputs: dict[str, Any], kept: Path) 
         same = json.loads((kept / "inputs.json").read_text()) == json.loads(json.dumps(inputs, default=str))
     except (OSError, ValueError):
         return False
-    if same:
-        for output in _outputs(entry):
-            (kept / output).rename(output)
-            print(f"{output}: from {kept}/, which ran with these inputs")
-        shutil.rmtree(kept)
-    return same
+    outputs = _outputs(entry)
+    if not same or not all((kept / output).exists() for output in outputs):
+        return False
+    for output in outputs:
+        shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(kept / output, output)
+        print(f"{output}: taken from {kept}/, the outputs of a run with the same inputs")
+    shutil.rmtree(kept)
+    return True
 
 
-def _explain(changed: list[str], before: dict[str, Any], after: dict[str, Any], kept: Path) -> UserError:
+def _explain(
+    changed: list[str], before: dict[str, Any], after: dict[str, Any], kept: Path, restorable: bool
+) -> UserError:
     name, *others = changed
     listed = f" (also changed: {', '.join(others[:3] + ['...'] * (len(others) > 3))})" if others else ""
-    advice = (
-        f" while the stage ran{listed}, so DVC does not record the run. Its outputs are in {kept}/: if you undo the "
-        "change, dvc repro takes them from there. Otherwise it runs the stage again"
-    )
+    advice = f" while the stage ran{listed}, so DVC does not record the run; its outputs are now in {kept}/. "
+    if restorable:
+        advice += "If you undo the change, dvc repro takes them from there. Otherwise it runs the stage again"
+    else:
+        advice += "Run dvc repro to run the stage again"
     key = name.removeprefix(f"{PARAMS}: ")
     if key != name:
         return UserError(f"changed from {before.get(name)} to {after.get(name)}{advice}", key=key)

@@ -48,7 +48,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def run_stage(main: Callable[..., None], targets: tuple[str, ...] = ()) -> None:
+def run_stage(main: Callable[..., Callable[[], None] | None], targets: tuple[str, ...] = ()) -> None:
     """Run a stage script: read the command line, check all of params.yaml, and call `main`.
 
     If DVC runs the stage, also check that its inputs stay as they are.
@@ -57,7 +57,8 @@ def run_stage(main: Callable[..., None], targets: tuple[str, ...] = ()) -> None:
     imports torch itself, so that mistakes in params.yaml show at once.
 
     Args:
-        main: of the stage script; its module's name and docstring are those of `--help`.
+        main: of the stage script; its module's name and docstring are those of `--help`. It may return a function that
+            runs after the check of the inputs, such as a push.
         targets: one of them must be given on the command line; `main` gets it.
     """
     module = sys.modules[main.__module__]
@@ -66,10 +67,11 @@ def run_stage(main: Callable[..., None], targets: tuple[str, ...] = ()) -> None:
     arguments = _read_command_line(name, module.__doc__ or "", stage, targets)
 
     def check_and_run() -> None:
-        with unchanged_inputs() as finished:
+        with unchanged_inputs() as restore_outputs:
             check_params(stage, *arguments)
-            if not finished:
-                main(*arguments)
+            last_step = None if restore_outputs() else main(*arguments)
+        if last_step:
+            last_step()
 
     run_command(check_and_run)
 

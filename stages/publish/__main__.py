@@ -7,6 +7,7 @@ Run     python -m stages.publish
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -66,8 +67,8 @@ def git_commit() -> str:
         return "unknown"
 
 
-def main() -> None:
-    """Assemble the repository, then push it."""
+def main() -> Callable[[], None] | None:
+    """Assemble the repository, and return the function that pushes it, if requested."""
     from stages.common import hub
     from stages.common.tables import read_json
     from stages.publish.card import write_card
@@ -87,11 +88,16 @@ def main() -> None:
         shutil.copytree(RUNS, folder / RUNS.name)
         write_card(folder / "README.md", repo)
     print(f"{PUBLISHED}: {params.name}")
-    if params.push:
+    if not params.push:
+        return None
+
+    def push() -> None:
         open_model(PUBLISHED)
         commit = git_commit()
         message = f"Publish git commit {commit}, test accuracy {accuracy:.3f}"
         print(hub.push_folder(PUBLISHED, repo, params.private, message, tag=f"git-{commit.rstrip('+')}"))
+
+    return push
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def report_few_groups(splits: pd.DataFrame) -> None:
     groups = splits.loc[splits["split"] == "test", "group"]
     if groups.nunique() < min(FEW_GROUPS, len(groups)):
         print(
-            f"warning: the {len(groups)} test clips form only {groups.nunique()} groups, such as artists or speakers, "
-            "so the confidence interval of the accuracy will be wide, up to 0.00 to 1.00"
+            f"warning: number of groups, such as artists or speakers, in the {len(groups)} test clips: "
+            f"{groups.nunique()}. With so few, the confidence interval of the accuracy is wide, at worst 0.00 to 1.00"
         )
 
 

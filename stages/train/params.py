@@ -103,7 +103,8 @@ class TrainParams(Section):
         if self.precision == "fp16" and not has_nvidia_gpu():
             yield UserError("fp16 needs a GPU; set auto or fp32", key="train.precision")
         for tracker in self.report_to:
-            if find_spec(tracker) is None:
+            spec = find_spec(tracker)
+            if spec is None or spec.origin is None:  # without an origin, it is only a folder of this name
                 message = f"{tracker} is not installed; pip install --constraint constraints.txt {tracker}"
                 yield UserError(message, key="train.report_to")
 

@@ -120,7 +120,7 @@ def fit(
 
     Raises:
         UserError: a window or SpecAugment's masks do not fit the clips.
-        torch.OutOfMemoryError: micro_batch is too large.
+        RuntimeError: micro_batch is too large for the memory.
     """
     for leftover in (folder, metrics, runs):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -46,7 +46,8 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(change: Callable[[], object]) -> bool:
     """Run a stage during which `change` happens; whether its outputs were there already."""
-    with unchanged_inputs() as finished:
+    with unchanged_inputs() as restore_outputs:
+        finished = restore_outputs()
         if not finished:
             Path("out/model").mkdir()
             Path("out/model/weights").write_text(Path("params.yaml").read_text())
@@ -119,6 +120,48 @@ def test_outputs_return_if_the_change_is_undone(capsys: pytest.CaptureFixture[st
     assert "out/model" in capsys.readouterr().out
 
 
+def test_without_a_restored_run_the_kept_outputs_stay() -> None:
+    """For example if params.yaml has a mistake: nothing was asked for yet."""
+    old = Path("params.yaml").read_text()
+    user_error(lambda: run(param(train__rate=1e-5)))
+    Path("params.yaml").write_text(old)
+    with unchanged_inputs():
+        pass
+    assert Path("unrecorded/fit/out/model/weights").exists()
+    assert run(lambda: None)
+
+
+def test_incomplete_outputs_are_not_restored() -> None:
+    old = Path("params.yaml").read_text()
+    user_error(lambda: run(param(train__rate=1e-5)))
+    Path("params.yaml").write_text(old)
+    Path("unrecorded/fit/out/metrics.json").unlink()
+    assert not run(lambda: None)
+
+
+def test_missing_output_is_not_kept() -> None:
+    def change() -> None:
+        Path("out/metrics.json").unlink()
+        param(train__rate=1e-5)()
+
+    assert user_error(lambda: run(change)).key == "train.rate"
+    assert Path("unrecorded/fit/out/model").is_dir()
+
+
+@pytest.mark.parametrize("stage", ["../dvc.yaml:fit", "/top/dvc.yaml:fit"])
+def test_dvc_that_runs_in_another_folder(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC then names the stage by the path of its dvc.yaml, and still runs it in the folder of dvc.yaml."""
+    monkeypatch.setenv("DVC_STAGE", stage)
+    assert user_error(lambda: run(param(train__rate=1))).key == "train.rate"
+
+
+@pytest.mark.parametrize("content", ["", "stages: [", "stages:", "[]", "- 1", "stages: {fit: {deps: [code]}}"])
+def test_odd_dvc_yaml(content: str) -> None:
+    Path("dvc.yaml").write_text(content)
+    Path(".dvcignore").unlink()
+    assert not run(lambda: None)
+
+
 def test_several_changes_end_in_one_line() -> None:
     def change() -> None:
         param(train__rate=1, split__seed=3)()
@@ -142,7 +185,21 @@ def test_stage_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path("unrecorded/get@clips/out/clips").is_dir()
 
 
-@pytest.mark.parametrize("name", [None, "other", "folder/dvc.yaml:fit"])
+@pytest.mark.parametrize("stage", ["download@dataset", "publish"])
+def test_stage_that_depends_on_more_is_run_again(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips outside the project may have changed, and a push may be wanted again."""
+    monkeypatch.setenv("DVC_STAGE", stage)
+    name, _, key = stage.partition("@")
+    entry = PIPELINE["fit"]
+    stages = {name: {"foreach": {key: {}}, "do": entry} if key else entry}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    old = Path("params.yaml").read_text()
+    assert "undo" not in str(user_error(lambda: run(param(train__rate=1e-5))))
+    Path("params.yaml").write_text(old)
+    assert not run(lambda: None)
+
+
+@pytest.mark.parametrize("name", [None, "", "other", "other@fit"])
 def test_without_an_entry_nothing_is_compared(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_STAGE", name) if name else monkeypatch.delenv("DVC_STAGE")
     assert not run(param(train__rate=1))

@@ -245,7 +245,7 @@ def test_figures_need_no_other_file(page: Page) -> None:
 def test_numbers_are_those_of_content(page: Page) -> None:
     assert "6 of 20 test clips were classified correctly: accuracy 0.300." in page.text
     assert "0.20 to 0.40 (over 2 groups of clips that belong together)" in page.text
-    assert "epoch 2, with the highest accuracy and, of several, the lowest loss on the validation clips" in page.text
+    assert "epoch 2, with the highest accuracy on the validation clips" in page.text
     assert "recording 1 of 20" in page.text
     assert "artist 2 of 19; unknown for 1" in page.text
     assert "12 of 14 errors, the most confident first." in page.text
@@ -351,7 +351,7 @@ def test_selection_on_test_is_disclosed(
     metrics = simple_content["metrics"] | {"selected_on": selected_on}
     text = Page(render_report(tmp_path, simple_content | {"metrics": metrics})).text
     assert ("the accuracy is optimistic" in text) == optimistic
-    assert f"the lowest loss on the {selected_on} clips" in text
+    assert f"with the highest accuracy on the {selected_on} clips" in text
 
 
 @pytest.mark.slow

@@ -81,7 +81,12 @@ def test_fold_has_its_share(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("groups", "expected"),
-    [("aabbaabbaabb", "only 2 groups"), ("aaaaaaaaaaaa", "only 1 groups"), ("abcdefghijkl", ""), ("abcdefghijjj", "")],
+    [
+        ("aabbaabbaabb", "in the 12 test clips: 2."),
+        ("aaaaaaaaaaaa", "test clips: 1."),
+        ("abcdefghijkl", ""),
+        ("abcdefghijjj", ""),
+    ],
 )
 def test_few_groups_are_reported(groups: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Clips of another split do not count."""

@@ -1,6 +1,7 @@
 """Flipped bytes in the cache, in the workspace and in a remote, with real DVC."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,8 @@ def test_damage_in_the_cache_is_named_and_repaired(output: str, copied: Path) ->
     lines = verify.verify(None, repairs=False)
     assert any(str(damaged) in line and output in line for line in lines)
     verify.verify(None, repairs=True)
+    if output != "data/encoded":  # its list is not in the workspace
+        assert verify.verify(None, repairs=False) == []
     dvc(copied, "repro")
     assert verify.verify(None, repairs=False) == []
     assert not git(copied, "status", "--porcelain")
@@ -59,9 +62,11 @@ def test_object_damaged_in_both_is_made_again(copied: Path) -> None:
     oid = next(line["md5"] for line in listed if line["relpath"] == clip.relative_to("data/raw").as_posix())
     flip(CACHE / "files/md5" / oid[:2] / oid[2:])
     flip(clip)
-    lines = verify.verify(None, repairs=True)
+    lines = verify.verify(None, repairs=False)
     assert any(line.startswith(f"{(CACHE / 'files/md5' / oid[:2] / oid[2:]).resolve()}: damaged") for line in lines)
+    assert len(verify.verify(None, repairs=True)) == 1
     assert not clip.exists()
+    assert any(str(clip) in line for line in verify.verify(None, repairs=False))
     dvc(copied, "repro")
     assert verify.verify(None, repairs=False) == []
     assert not git(copied, "status", "--porcelain")
@@ -70,13 +75,40 @@ def test_object_damaged_in_both_is_made_again(copied: Path) -> None:
 def test_damage_in_the_workspace_is_named(copied: Path) -> None:
     flip(Path("metrics/predictions.csv"))
     Path("data/splits.csv").unlink()
-    first, second, _ = sorted(verify.verify(None, repairs=True))
-    assert first == "data/splits.csv: missing"
-    assert second == "metrics/predictions.csv: differs from dvc.lock"
+    lines = verify.verify(None, repairs=True)
+    assert {"data/splits.csv: missing", "metrics/predictions.csv: differs from dvc.lock"} < set(lines)
+    assert sum("dvc checkout" in line for line in lines) == sum("git checkout metrics" in line for line in lines) == 1
     Path("metrics/predictions.csv").unlink()
     git(copied, "checkout", "metrics")
     dvc(copied, "checkout")
     assert verify.verify(None, repairs=False) == []
+
+
+def test_repair_keeps_an_edit_of_the_user(copied: Path) -> None:
+    splits = Path("data/splits.csv")
+    splits.unlink()
+    splits.write_text("mine\n")
+    flip(objects(CACHE, "data/splits.csv"))
+    verify.verify(None, repairs=True)
+    assert splits.read_text() == "mine\n"
+    assert not objects(CACHE, "data/splits.csv").exists()
+
+
+def test_missing_list_of_a_folder_is_reported(copied: Path) -> None:
+    """Then its files cannot be checked."""
+    objects(CACHE, "data/raw").unlink()
+    shutil.rmtree("data/raw/audio/blues")
+    lines = verify.verify(None, repairs=False)
+    assert "data/raw: missing in the cache" in lines
+    assert "dvc fetch" in lines[-1]
+
+
+def test_unreadable_object_counts_as_damaged(copied: Path) -> None:
+    damaged = objects(CACHE, "data/splits.csv")
+    damaged.unlink()
+    damaged.mkdir()  # reading it fails
+    (damaged / "file").touch()
+    assert any("data/splits.csv" in line for line in verify.verify(None, repairs=False))
 
 
 def test_damage_in_a_remote_is_named(copied: Path, tmp_path: Path) -> None:
@@ -84,6 +116,10 @@ def test_damage_in_a_remote_is_named(copied: Path, tmp_path: Path) -> None:
     dvc(copied, "remote", "add", "storage", str(storage))
     dvc(copied, "push", "-r", "storage")
     assert verify.verify("storage", repairs=False) == []
+    empty = tmp_path / "empty"
+    dvc(copied, "remote", "add", "empty", str(empty))
+    [line] = verify.verify("empty", repairs=False)
+    assert "files of dvc.lock are missing" in line
     damaged = objects(storage, "data/splits.csv")
     flip(damaged)
     assert verify.verify(None, repairs=False) == []
@@ -100,6 +136,11 @@ def test_output_of_an_earlier_run(copied: Path) -> None:
     Path("dvc.lock").write_text(Path("dvc.lock").read_text().replace(old.parent.name + old.name, "f" * 32))
     flip(old)
     assert any("metrics.json" in line for line in verify.verify(None, repairs=False))
+
+
+def test_remote_that_cannot_list_its_files(copied: Path) -> None:
+    dvc(copied, "remote", "add", "web", "http://127.0.0.1:9/files")
+    assert user_error(lambda: verify.verify("web", repairs=False)).file == "remote web"
 
 
 def test_unknown_remote_and_missing_lock(copied: Path) -> None:
