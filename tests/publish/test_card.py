@@ -143,5 +143,6 @@ def test_code_of_the_card_gives_the_predictions(copied: Path, channels: int, max
 def test_code_of_the_docs_is_that_of_the_card(finished: Path) -> None:
     card = code_of((finished / "models/published/README.md").read_text())
     docs = code_of((ROOT / "docs/hub.md").read_text())
-    card = card.replace("your-name/hubert-demo", "models/published")
+    # The formatter adds the space in the template, where it does not see a number, and removes it in the docs.
+    card = card.replace("your-name/hubert-demo", "models/published").replace("[: ", "[:")
     assert docs == card.replace("clip.wav", "data/raw/audio/jazz/jazz.00003.wav")
