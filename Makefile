@@ -39,7 +39,7 @@ help:  ## print this list
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	$(VENV)/bin/pip install --disable-pip-version-check --no-compile --constraint constraints.txt --upgrade pip
 	$(VENV)/bin/pip install --no-compile --constraint constraints.txt .
 	@touch $@
 

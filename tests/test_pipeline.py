@@ -102,7 +102,10 @@ EVERYWHERE = {
 }
 
 
-def test_going_back_to_old_params_runs_nothing(copied: Path) -> None:
+def test_going_back_to_old_params_runs_nothing(copied: Path, tmp_path: Path) -> None:
+    """Neither here, nor in a clone that got the runs from a remote."""
+    dvc(copied, "remote", "add", "-d", "storage", str(tmp_path / "storage"))
+    git(copied, "commit", "-q", "-am", "Add a remote")
     old = Path("params.yaml").read_bytes()
     set_params(copied, EVERYWHERE)
     assert len(stages_run(dvc(copied, "repro"))) == 8
@@ -116,6 +119,14 @@ def test_going_back_to_old_params_runs_nothing(copied: Path) -> None:
     assert not git(copied, "status", "--porcelain")
     set_params(copied, EVERYWHERE)
     assert not stages_run(dvc(copied, "repro"))
+    push_runs(None)
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(copied), str(clone))
+    dvc(clone, "pull", "--run-cache")
+    set_params(clone, EVERYWHERE)
+    assert not stages_run(dvc(clone, "repro", "--pull"))
+    assert (clone / "dvc.lock").read_bytes() == Path("dvc.lock").read_bytes()
+    assert git(clone, "status", "--porcelain") == git(copied, "status", "--porcelain")
 
 
 def test_pushing_runs_needs_a_remote(copied: Path) -> None:
@@ -131,22 +142,6 @@ def test_pushing_runs_skips_those_whose_outputs_are_gone(
     assert push_runs(None) == 7
     assert "not pushed: 1 " in capsys.readouterr().out
     assert push_runs("storage") == 7
-
-
-def test_run_cache_of_a_remote_serves_a_second_clone(copied: Path, tmp_path: Path) -> None:
-    """The clone has the commit of the old params, and gets what was run since from the remote."""
-    dvc(copied, "remote", "add", "-d", "storage", str(tmp_path / "storage"))
-    git(copied, "commit", "-q", "-am", "Add a remote")
-    set_params(copied, {"train.learning_rate": 0.5})
-    dvc(copied, "repro")
-    push_runs(None)
-    clone = tmp_path / "clone"
-    git(tmp_path, "clone", "-q", str(copied), str(clone))
-    dvc(clone, "pull", "--run-cache")
-    set_params(clone, {"train.learning_rate": 0.5})
-    assert not stages_run(dvc(clone, "repro", "--pull"))
-    assert (clone / "dvc.lock").read_bytes() == Path("dvc.lock").read_bytes()
-    assert git(clone, "status", "--porcelain") == git(copied, "status", "--porcelain")
 
 
 def test_publish_needs_no_plotting() -> None:
@@ -234,17 +229,17 @@ def test_odd_names_go_through_every_stage(workspace: Path) -> None:
 
 
 def test_queued_experiments_are_readable_rows(copied: Path) -> None:
-    dvc(copied, "exp", "run", "--queue", "-S", "evaluate.window_seconds=0.4,0.5")
+    dvc(copied, "exp", "run", "--queue", "-S", "evaluate.window_seconds=0.5")
     dvc(copied, "queue", "start")
     for _ in range(120):
         status = dvc(copied, "queue", "status")
-        if status.count("Success") + status.count("Failed") == 2:
+        if status.count("Success") + status.count("Failed") == 1:
             break
         time.sleep(1)
-    assert status.count("Success") == 2, status
+    assert status.count("Success") == 1, status
     [command] = re.findall(r"^dvc (exp show .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     rows = dvc(copied, *shlex.split(command)).splitlines()
-    assert {"selection_accuracy", "accuracy", "accuracy_low", "accuracy_high"} < set(" ".join(rows).split())
+    assert "evaluate.window_seconds" in " ".join(rows)
     assert max(len(row.rstrip()) for row in rows) <= 120
     table = dvc(copied, "exp", "show", "--only-changed", "--csv", "--drop", ".*/.*")
     header, *rows = table.strip().splitlines()
@@ -252,4 +247,4 @@ def test_queued_experiments_are_readable_rows(copied: Path) -> None:
     assert "evaluate.window_seconds" in header
     assert "per_label" not in header
     assert ".csv" not in header
-    assert len(rows) == 4
+    assert len(rows) == 3

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from stages.resample_encode.params import ResampleEncodeParams
@@ -77,8 +79,10 @@ def test_other_precisions_need_no_gpu(precision: str) -> None:
     assert list(TrainParams(precision=precision).find_obstacles()) == []
 
 
-def test_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.train.params.find_spec", lambda name: None if name == "wandb" else object())
+@pytest.mark.parametrize("wandb", [None, SimpleNamespace(origin=None)], ids=["nothing", "only its folder of logs"])
+def test_tracker_that_is_not_installed(wandb: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"wandb": wandb, "mlflow": SimpleNamespace(origin="mlflow/__init__.py")}
+    monkeypatch.setattr("stages.train.params.find_spec", found.get)
     (error,) = TrainParams(report_to=["mlflow", "wandb"]).find_obstacles()
     assert error.key == "train.report_to"
     assert "pip install --constraint constraints.txt wandb" in str(error)
