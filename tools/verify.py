@@ -62,8 +62,14 @@ def list_files(cache: Any, oid: str, path: Path, in_git: bool, damaged: Containe
 def list_old_files(cache: Any, records: Iterable[Path], damaged: Container[str]) -> Iterator[File]:
     """Yield the files of the runs in the run cache."""
     for record in records:
-        for out in (yaml.safe_load(record.read_text(encoding="utf-8")) or {}).get("outs", []):
-            yield from list_files(cache, out["md5"], Path(out["path"]), False, damaged)
+        try:
+            outs = [
+                (out["md5"], Path(out["path"])) for out in yaml.safe_load(record.read_text(encoding="utf-8"))["outs"]
+            ]
+        except (OSError, LookupError, TypeError, ValueError, yaml.YAMLError):
+            continue  # DVC ignores damaged records, too
+        for oid, path in outs:
+            yield from list_files(cache, oid, path, False, damaged)
 
 
 def repair(cache: Any, damaged: dict[str, str | None], sums: dict[File, str | None]) -> bool:
@@ -113,15 +119,16 @@ def verify(remote: str | None, repairs: bool) -> list[str]:
             plain = [file for file in files if not file.oid.endswith(".dir")]
             found = map_in_threads(lambda file: md5_of(cache, str(file.path)), plain)
             sums = dict(zip(plain, tqdm(found, "workspace", len(plain))))
+            lines = _describe_cache(cache, set(oids), {} if repairs else damaged, files, names)
             if damaged and repairs:
-                gone = repair(cache, damaged, sums)
-                lines = ["what was removed: dvc pull fetches it, dvc repro makes it again"] if gone else []
+                if repair(cache, damaged, sums):
+                    lines.append("what was removed: dvc pull fetches it, dvc repro makes it again")
                 sums = {file: md5 for file, md5 in sums.items() if file.oid not in damaged}
-            else:
-                lines = _describe_cache(cache, set(oids), damaged, files, names)
             lines += _describe_workspace(sums)
             if other is not None:
                 lines += _describe_remote(other, remote or "", files, names)
+    except ImportError as error:  # the package for this kind of remote is missing
+        raise UserError(" ".join(str(error).split())) from None
     except DvcException as error:
         raise UserError(" ".join(str(error.__cause__ or error).split())) from None
     return lines
@@ -146,9 +153,9 @@ def _describe_workspace(sums: dict[File, str | None]) -> list[str]:
     different = [file for file, md5 in sums.items() if md5 != file.oid]
     lines = [f"{file.path}: {'differs from dvc.lock' if file.path.exists() else 'missing'}" for file in different]
     if any(not file.in_git for file in different):
-        lines.append("to restore files of data/ and models/: delete those that differ, then dvc checkout")
+        lines.append("to restore files that are not in git: delete those that differ, then dvc checkout")
     if any(file.in_git for file in different):
-        lines.append("to restore files of metrics/: git checkout metrics")
+        lines.append("to restore files that are in git: git checkout metrics")
     return lines
 
 
@@ -182,7 +189,7 @@ def main() -> None:
     parser.add_argument("--repair", action="store_true", help="replace or remove what is damaged in the cache")
     arguments = parser.parse_args()
     lines = verify(arguments.remote, arguments.repair)
-    print("\n".join(lines) or "no damage was found")
+    print("\n".join(lines) or ("nothing is left to repair" if arguments.repair else "no damage was found"))
     sys.exit(bool(lines))
 
 

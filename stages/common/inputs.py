@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,8 +44,11 @@ def unchanged_inputs() -> Iterator[Callable[[], bool]]:
     before = read_inputs(entry)
     yield lambda: restorable and _restore_outputs(entry, before, kept)
     after = read_inputs(entry)
-    if changed := sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)):
-        _keep_outputs(entry, before, kept)
+    if changed := sorted({name for name, _ in _items(before) ^ _items(after)}):
+        try:
+            _keep_outputs(entry, before, kept)
+        except OSError as error:
+            print(f"warning: {kept}: {error.strerror}, so outputs stay where they are", file=sys.stderr)
         raise _explain(changed, before, after, kept, restorable)
 
 
@@ -90,6 +94,10 @@ def _state(file: Path) -> str | None:
         return None
 
 
+def _items(inputs: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(name, repr(value)) for name, value in inputs.items()}  # as texts, 1 and true differ
+
+
 def _find(node: Any, keys: str) -> Any:
     for key in keys.split("."):
         node = node.get(key) if isinstance(node, dict) else None
@@ -97,7 +105,7 @@ def _find(node: Any, keys: str) -> Any:
 
 
 def _flatten(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value:
         return {key: value}
     return {name: leaf for part in value for name, leaf in _flatten(f"{key}.{part}", value[part]).items()}
 

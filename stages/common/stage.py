@@ -71,7 +71,8 @@ def run_stage(main: Callable[..., Callable[[], None] | None], targets: tuple[str
             check_params(stage, *arguments)
             last_step = None if restore_outputs() else main(*arguments)
         if last_step:
-            last_step()
+            with unchanged_inputs():
+                last_step()
 
     run_command(check_and_run)
 

@@ -69,6 +69,9 @@ CHANGES = {
     "inner": (param(train__freeze__layers=3), "train.freeze.layers", None),
     "removed key": (write("params.yaml", "split: {seed: 1}\ntrain: {rate: 0.003}"), "train.freeze.layers", None),
     "one key of a section": (param(split__seed=2), "split.seed", None),
+    "empty mapping": (param(train__freeze={}), "train.freeze", None),
+    "new null": (param(train__window=None), "train.window", None),
+    "truth": (param(split__seed=True), "split.seed", None),
     "invalid": (write("params.yaml", "train: ["), "split.seed", None),
     "code": (write("code/inner/model.py", "layers = 2\n"), None, "code/inner/model.py"),
     "new file": (write("code/new.py", ""), None, "code/new.py"),
@@ -137,6 +140,13 @@ def test_incomplete_outputs_are_not_restored() -> None:
     Path("params.yaml").write_text(old)
     Path("unrecorded/fit/out/metrics.json").unlink()
     assert not run(lambda: None)
+
+
+def test_outputs_stay_if_they_cannot_be_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("unrecorded").touch()
+    assert user_error(lambda: run(param(train__rate=1e-5))).key == "train.rate"
+    assert Path("out/model/weights").exists()
+    assert capsys.readouterr().err.startswith("warning: unrecorded/fit: ")
 
 
 def test_missing_output_is_not_kept() -> None:

@@ -77,7 +77,7 @@ def test_damage_in_the_workspace_is_named(copied: Path) -> None:
     Path("data/splits.csv").unlink()
     lines = verify.verify(None, repairs=True)
     assert {"data/splits.csv: missing", "metrics/predictions.csv: differs from dvc.lock"} < set(lines)
-    assert sum("dvc checkout" in line for line in lines) == sum("git checkout metrics" in line for line in lines) == 1
+    assert sum("dvc checkout" in line for line in lines) == sum("git checkout" in line for line in lines) == 1
     Path("metrics/predictions.csv").unlink()
     git(copied, "checkout", "metrics")
     dvc(copied, "checkout")
@@ -128,6 +128,28 @@ def test_damage_in_a_remote_is_named(copied: Path, tmp_path: Path) -> None:
     damaged.unlink()
     dvc(copied, "push", "-r", "storage")
     assert verify.verify("storage", repairs=False) == []
+
+
+@pytest.mark.parametrize("content", [b"{[", b"text", b"\xff\xfe\x00", b"", b"outs: 3"])
+def test_damaged_record_of_the_run_cache(content: bytes, copied: Path) -> None:
+    """DVC ignores it, too."""
+    for record in (CACHE / "runs").rglob("*"):
+        if record.is_file():
+            record.chmod(0o644)
+            record.write_bytes(content)
+    assert verify.verify(None, repairs=False) == []
+
+
+def test_repair_reports_what_is_still_missing(copied: Path) -> None:
+    flip(objects(CACHE, "data/splits.csv"))
+    listed = yaml.safe_load(objects(CACHE, "data/raw").read_text())[0]
+    (CACHE / "files/md5" / listed["md5"][:2] / listed["md5"][2:]).unlink()
+    assert f"data/raw/{listed['relpath']}: missing in the cache" in verify.verify(None, repairs=True)
+
+
+def test_remote_whose_package_is_missing(copied: Path) -> None:
+    dvc(copied, "remote", "add", "s3", "s3://bucket/folder")
+    assert "dvc-s3" in str(user_error(lambda: verify.verify("s3", repairs=False)))
 
 
 def test_output_of_an_earlier_run(copied: Path) -> None:
