@@ -162,10 +162,11 @@ def _describe_workspace(sums: dict[File, str | None]) -> list[str]:
 def _describe_remote(odb: Any, remote: str, files: list[File], names: dict[str, Path]) -> list[str]:
     try:
         oids = sorted(odb.all())
-    except NotImplementedError:
-        raise UserError("it cannot list its files, so it cannot be checked", file=f"remote {remote}") from None
-    except Exception as error:  # each kind of storage has its own
-        raise UserError(f"cannot be read: {' '.join(str(error).split())}", file=f"remote {remote}") from None
+    except Exception as error:  # each kind of storage has its own; HTTP cannot list files at all
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"its files cannot be listed ({reason}), so they were not checked", file=f"remote {remote}"
+        ) from None
     damaged = find_damaged(odb, oids, remote)
     lines = [_describe(odb, oid, names) for oid in damaged]
     if damaged:

@@ -48,6 +48,7 @@ def unchanged_inputs() -> Iterator[Callable[[], bool]]:
         try:
             _keep_outputs(entry, before, kept)
         except OSError as error:
+            restorable = False
             print(f"warning: {kept}: {error.strerror}, so outputs stay where they are", file=sys.stderr)
         raise _explain(changed, before, after, kept, restorable)
 
@@ -116,19 +117,23 @@ def _outputs(entry: dict[str, Any]) -> list[Path]:
     return [Path(*output) if isinstance(output, dict) else Path(output) for output in outputs]
 
 
+def _as_text(inputs: dict[str, Any]) -> str:
+    return json.dumps(inputs, default=str, sort_keys=True)
+
+
 def _keep_outputs(entry: dict[str, Any], inputs: dict[str, Any], kept: Path) -> None:
     shutil.rmtree(kept, ignore_errors=True)
     for output in _outputs(entry):
         (kept / output).parent.mkdir(parents=True, exist_ok=True)
         if output.exists():
             shutil.move(output, kept / output)
-    (kept / "inputs.json").write_text(json.dumps(inputs, default=str), encoding="utf-8")
+    (kept / "inputs.json").write_text(_as_text(inputs), encoding="utf-8")
 
 
 def _restore_outputs(entry: dict[str, Any], inputs: dict[str, Any], kept: Path) -> bool:
     """Move the outputs of an unrecorded run back if it had the same inputs; whether it had."""
     try:
-        same = json.loads((kept / "inputs.json").read_text()) == json.loads(json.dumps(inputs, default=str))
+        same = (kept / "inputs.json").read_text(encoding="utf-8") == _as_text(inputs)
     except (OSError, ValueError):
         return False
     outputs = _outputs(entry)
@@ -148,9 +153,9 @@ def _explain(
 ) -> UserError:
     name, *others = changed
     listed = f" (also changed: {', '.join(others[:3] + ['...'] * (len(others) > 3))})" if others else ""
-    advice = f" while the stage ran{listed}, so DVC does not record the run; its outputs are now in {kept}/. "
+    advice = f" while the stage ran{listed}, so DVC does not record the run. "
     if restorable:
-        advice += "If you undo the change, dvc repro takes them from there. Otherwise it runs the stage again"
+        advice += f"If you undo the change, dvc repro takes its outputs from {kept}/. Otherwise it runs the stage again"
     else:
         advice += "Run dvc repro to run the stage again"
     key = name.removeprefix(f"{PARAMS}: ")
