@@ -9,7 +9,7 @@ PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive pytest -n 2
 .PHONY: repro test test-fast coverage lint presets bench setup help
 
 repro: $(VENV)/.installed  ## run the stages whose inputs changed
-	$(IN_VENV) dvc repro
+	$(IN_VENV) sh -c 'python -m stages.check && dvc repro'
 
 test: lint  ## run the linters and the tests
 	$(PYTEST)

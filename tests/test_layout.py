@@ -12,7 +12,7 @@ import pytest
 import yaml
 from helpers import ROOT, git
 
-STAGES = ["download", "split", "resample_encode", "train", "evaluate", "publish"]
+STAGES = ["check", "download", "split", "resample_encode", "train", "evaluate", "publish"]
 MODULES = sorted(path for path in (ROOT / "stages").rglob("*.py") if path.name != "__init__.py")
 # The modules that a stage of dvc.yaml runs. To check params.yaml, stages/download/params.py also imports the schemas of
 # the other half, and common/params.py those of all stages. They only decide whether the file is accepted; no output
@@ -21,6 +21,7 @@ MODULES = sorted(path for path in (ROOT / "stages").rglob("*.py") if path.name !
 NAMES = ("inputs", "interrupts", "outputs", "params_check", "params_help", "system_errors")
 NO_OUTPUT = {ROOT / f"stages/common/{name}.py" for name in NAMES}
 ENTRIES = {
+    "check": ["stages/check"],
     "download@dataset": ["stages/download/__main__.py", "stages/download/dataset"],
     "download@model": ["stages/download/__main__.py", "stages/download/model"],
     "split": ["stages/split"],

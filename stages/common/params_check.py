@@ -35,7 +35,7 @@ def check_params(stage: str, target: str | None = None) -> None:
 
     Args:
         stage: the one that starts. What an earlier stage would need from this machine is not checked: its outputs may
-            come from a DVC remote.
+            come from a DVC remote. Nor is, for `check`, what a section needs that a stage has already run with.
         target: of a stage that has several, e.g. the `dataset` of `download`.
 
     Raises:
@@ -65,11 +65,11 @@ def check_params(stage: str, target: str | None = None) -> None:
                 sections[name] = section
     for section in sections.values():
         problems += section.find_conflicts(sections)
-    for name in SECTIONS[SECTIONS.index(stage) :]:
+    for name in SECTIONS[SECTIONS.index(stage) :] if stage in SECTIONS else SECTIONS:
         try:
             if name == "download":
                 problems += _find_download_obstacles(content.get(name), target)
-            elif name in sections:
+            elif name in sections and (stage in SECTIONS or content[name] != _recorded_params(name).get(name)):
                 problems += sections[name].find_obstacles()
         except OSError as error:
             problems.append(UserError(f"a file or folder of it cannot be read: {error.strerror}", key=name))

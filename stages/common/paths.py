@@ -3,6 +3,7 @@
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+CHECKED = Path("data/checked.txt")
 
 RAW = Path("data/raw")
 CLIPS = RAW / "clips.csv"

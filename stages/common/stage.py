@@ -7,6 +7,7 @@ from collections.abc import Callable
 from stages.common.errors import UserError
 from stages.common.inputs import unchanged_inputs
 from stages.common.outputs import clean_up
+from stages.common.params import SECTIONS
 from stages.common.params_check import check_params
 from stages.common.params_help import describe_params
 from stages.common.system_errors import describe_system_error
@@ -72,5 +73,5 @@ def _read_command_line(name: str, docstring: str, stage: str, targets: tuple[str
     if targets:
         parser.add_argument("target", choices=targets)
     if {"-h", "--help"} & set(sys.argv[1:]):
-        parser.epilog = describe_params(stage) if name == f"stages.{stage}" else None
+        parser.epilog = describe_params(stage) if name == f"stages.{stage}" and stage in SECTIONS else None
     return list(vars(parser.parse_args()).values())

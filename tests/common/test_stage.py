@@ -10,7 +10,7 @@ from helpers import ROOT
 from stages.common.errors import UserError
 from stages.common.stage import run_command
 
-STAGES = ["download", "split", "resample_encode", "train", "evaluate", "evaluate.baselines", "publish"]
+STAGES = ["check", "download", "split", "resample_encode", "train", "evaluate", "evaluate.baselines", "publish"]
 TOOLS = ["compare", "crossval", "presets", "push", "verify"]
 COMMANDS = [*(f"stages.{name}" for name in STAGES), *(f"tools.{name}" for name in TOOLS)]
 
@@ -58,7 +58,7 @@ def test_help(command: str, tmp_path: Path) -> None:
     if command.startswith("stages"):
         for part in ("Reads   ", "Writes  "):
             assert part in shown.stdout
-        assert ("keys of " in shown.stdout) == (command != "stages.evaluate.baselines")
+        assert ("keys of " in shown.stdout) == (command not in ("stages.check", "stages.evaluate.baselines"))
     refused = subprocess.run([*python, "a", "b", "c", "--frobnicate"], env=env, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr

@@ -1,0 +1,1 @@
+"""Check what DVC would delete, and all of params.yaml, before any other stage."""
