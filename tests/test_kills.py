@@ -1,0 +1,14 @@
+"""A few random kills; tests/kills.py does hundreds."""
+
+from pathlib import Path
+
+import pytest
+from kills import kill_many
+
+EARLY = "before the first line of the stage"
+
+
+@pytest.mark.slow
+def test_killed_stages_leave_nothing(copied: Path) -> None:
+    counts = kill_many(copied, kills=4, seed=3)
+    assert not {name for name in counts if not name.startswith("SIG")} - {EARLY}
