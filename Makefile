@@ -40,13 +40,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --disable-pip-version-check --no-compile --constraint constraints.txt --upgrade pip
-	$(VENV)/bin/pip install --no-compile --constraint constraints.txt .
+	$(VENV)/bin/pip install --no-compile --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(VENV)/bin/pip install --no-compile --constraint constraints.txt '.[test]'
+	$(VENV)/bin/pip install --no-compile --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed
-	$(VENV)/bin/pip install --no-compile --constraint constraints.txt '.[bench]'
+	$(VENV)/bin/pip install --no-compile --constraint constraints.txt --editable '.[bench]'
 	@touch $@

@@ -16,9 +16,10 @@ STAGES = ["download", "split", "resample_encode", "train", "evaluate", "publish"
 MODULES = sorted(path for path in (ROOT / "stages").rglob("*.py") if path.name != "__init__.py")
 # The modules that a stage of dvc.yaml runs. To check params.yaml, stages/download/params.py also imports the schemas of
 # the other half, and common/params.py those of all stages. They only decide whether the file is accepted; no output
-# depends on them, so they are no dependencies. The same holds for the modules that check and describe params.yaml, and
-# for the one that checks that inputs do not change.
-NO_OUTPUT = {ROOT / f"stages/common/{name}.py" for name in ("inputs", "params_check", "params_help")}
+# depends on them, so they are no dependencies. The same holds for the modules that check and describe params.yaml,
+# check that inputs do not change, rename outputs, and handle signals and errors of the system.
+NAMES = ("inputs", "interrupts", "outputs", "params_check", "params_help", "system_errors")
+NO_OUTPUT = {ROOT / f"stages/common/{name}.py" for name in NAMES}
 ENTRIES = {
     "download@dataset": ["stages/download/__main__.py", "stages/download/dataset"],
     "download@model": ["stages/download/__main__.py", "stages/download/model"],

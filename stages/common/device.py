@@ -4,9 +4,10 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from stages.common.environment import keep_freed_memory, use_first_gpu
+from stages.common.environment import ignore_launchers, keep_freed_memory, use_first_gpu
 
 keep_freed_memory()
+ignore_launchers()
 # Both must be set before CUDA starts. cuBLAS is deterministic only with a fixed workspace.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 use_first_gpu()

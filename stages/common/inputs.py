@@ -55,15 +55,30 @@ def unchanged_inputs() -> Iterator[Callable[[], bool]]:
 
 def find_entry(stage: str) -> dict[str, Any]:
     """Return the entry of a stage in dvc.yaml, e.g. `download@model`. It is empty if there is none."""
-    name, _, key = stage.partition("@")
+    return _read_entries().get(stage, {})
+
+
+def list_outputs() -> list[list[Path]]:
+    """Return the paths of the outputs of each stage in dvc.yaml."""
+    return [_outputs(entry) for entry in _read_entries().values()]
+
+
+def _read_entries() -> dict[str, Any]:
+    """Return the entries of dvc.yaml by name, with the values of a foreach filled in. Empty if it is not valid."""
     try:
-        entry = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
-    except (OSError, LookupError, TypeError, ValueError, yaml.YAMLError):
+        stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        entries = {}
+        for name, entry in stages.items():
+            if "foreach" not in entry:
+                entries[name] = entry
+                continue
+            for key, item in entry["foreach"].items():
+                values = {"key": key} | {f"item.{field}": value for field, value in item.items()}
+                filled = re.sub(r"\$\{([\w.]+)\}", lambda found: values[found[1]], json.dumps(entry["do"]))  # noqa: B023
+                entries[f"{name}@{key}"] = json.loads(filled)
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError):
         return {}
-    if "foreach" not in entry:
-        return entry
-    values = {"key": key} | {f"item.{field}": value for field, value in entry["foreach"][key].items()}
-    return json.loads(re.sub(r"\$\{([\w.]+)\}", lambda found: values[found[1]], json.dumps(entry["do"])))
+    return entries
 
 
 def read_inputs(entry: dict[str, Any]) -> dict[str, Any]:

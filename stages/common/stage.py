@@ -1,51 +1,15 @@
-"""What every stage script needs: params checked before any work, one-line errors, atomic outputs."""
+"""Run a stage script: params checked before any work, errors in one line."""
 
 import argparse
-import errno
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 from stages.common.errors import UserError
 from stages.common.inputs import unchanged_inputs
+from stages.common.outputs import clean_up
 from stages.common.params_check import check_params
 from stages.common.params_help import describe_params
-
-
-def require_files(*paths: Path) -> None:
-    """Raise UserError if an output of an earlier stage is missing."""
-    for path in paths:
-        if not path.exists():
-            raise UserError("missing; run dvc repro, or run the stage that writes it (see dvc.yaml)", file=path)
-
-
-@contextmanager
-def atomic_output(target: Path) -> Iterator[Path]:
-    """Yield a temporary path, and rename it to `target` if the block succeeds.
-
-    If the block fails or is interrupted, `target` stays as it was and no partial output remains.
-    """
-    partial = target.with_name(target.name + ".partial")
-    _remove(partial)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        for file in [partial, *partial.rglob("*")]:
-            # Some libraries leave files unreadable for other users.
-            file.chmod(file.stat().st_mode | 0o044)
-        _remove(target)
-        partial.rename(target)
-    finally:
-        _remove(partial)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+from stages.common.system_errors import describe_system_error
 
 
 def run_stage(main: Callable[..., Callable[[], None] | None], targets: tuple[str, ...] = ()) -> None:
@@ -67,6 +31,7 @@ def run_stage(main: Callable[..., Callable[[], None] | None], targets: tuple[str
     arguments = _read_command_line(name, module.__doc__ or "", stage, targets)
 
     def check_and_run() -> None:
+        clean_up()
         with unchanged_inputs() as restore_outputs:
             check_params(stage, *arguments)
             last_step = None if restore_outputs() else main(*arguments)
@@ -86,10 +51,10 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(130)
     except UserError as error:
         sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        sys.exit(f"error: {error.filename or Path.cwd()}: the disk is full; free some space, then run dvc repro again")
+    except Exception as error:
+        if problem := describe_system_error(error):
+            sys.exit(f"error: {problem}")
+        raise
 
 
 def command_parser(name: str, docstring: str | None) -> argparse.ArgumentParser:

@@ -11,9 +11,11 @@ Run     python -m stages.download dataset
 from pathlib import Path
 from typing import Any
 
+import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
+from stages.common.outputs import atomic_outputs
 from stages.common.params import load_params
 from stages.common.paths import BASE, BASE_SOURCE, CLIPS, DATASET_SOURCE, RAW, REJECTED, REPETITIONS
-from stages.common.stage import atomic_output, run_stage
+from stages.common.stage import run_stage
 
 
 def download_dataset() -> None:
@@ -25,7 +27,7 @@ def download_dataset() -> None:
     from stages.download.params import DatasetParams
 
     params: Any = load_params("download.dataset", DatasetParams)
-    with atomic_output(RAW) as folder:
+    with atomic_outputs(RAW) as [folder]:
         fetched = params.fetch(folder / "audio")
         if params.originals:
             fetched.origin["originals"] = clip_files.count_originals(list(fetched.files), Path(params.originals))
@@ -50,7 +52,7 @@ def download_model() -> None:
     from stages.download.params import ModelParams
 
     params: Any = load_params("download.model", ModelParams)
-    with atomic_output(BASE) as folder:
+    with atomic_outputs(BASE) as [folder]:
         folder.mkdir()
         origin = params.fetch(folder)
         summary = check_checkpoint(folder)

@@ -9,6 +9,8 @@ Writes  metrics/metrics.json: accuracy with its 95% interval, macro-F1, log loss
 Run     python -m stages.evaluate
 """
 
+import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
+from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
 from stages.common.paths import (
     BASELINES,
@@ -26,7 +28,7 @@ from stages.common.paths import (
     SPLITS,
     TRAINING,
 )
-from stages.common.stage import atomic_output, require_files, run_stage
+from stages.common.stage import run_stage
 from stages.evaluate.params import EvaluateParams
 
 
@@ -63,15 +65,12 @@ def main() -> None:
         f"on {metrics['n_clips']} test clips"
         + (f" of {metrics['n_groups']} groups" if metrics["interval_of"] == "groups" else "")
     )
-    with atomic_output(PREDICTIONS) as file:
-        write_table(file, table)
-    with atomic_output(METRICS) as file:
-        write_json(file, metrics)
     result = Result(epochs, training["best_epoch"], table, metrics["reliability"])
-    with atomic_output(FIGURE) as file:
-        save_result(file, result, summary)
-    with atomic_output(REPORT) as file:
-        write_report(file, metrics, read_json(SPLIT_COUNTS), result, RAW)
+    with atomic_outputs(METRICS, PREDICTIONS, FIGURE, REPORT) as [metrics_file, predictions_file, figure, report]:
+        write_json(metrics_file, metrics)
+        write_table(predictions_file, table)
+        save_result(figure, result, summary)
+        write_report(report, metrics, read_json(SPLIT_COUNTS), result, RAW)
     print(f"{METRICS}: {summary}")
     print("baselines: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics["baselines"].items()))
 

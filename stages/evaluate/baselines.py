@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
 from stages.common.audio import load_audio, power_spectrogram
 from stages.common.errors import UserError
+from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import Number, load_params
 from stages.common.paths import BASELINES, CLIPS, RAW, SPLITS
-from stages.common.stage import atomic_output, require_files, run_stage
+from stages.common.stage import run_stage
 from stages.common.threads import map_in_threads
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def main() -> None:
     seconds = load_params("resample_encode.max_seconds", Number)
     require_files(CLIPS, SPLITS)
     accuracies = measure_baselines(RAW, read_table(CLIPS), read_table(SPLITS), seconds)
-    with atomic_output(BASELINES) as file:
+    with atomic_outputs(BASELINES) as [file]:
         write_json(file, accuracies)  # not rounded, since a model may be exactly as good
     print(f"{BASELINES}: " + ", ".join(f"{name} {value:.3f}" for name, value in accuracies.items()))
 

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
 from stages.common.errors import UserError
+from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
 from stages.common.paths import (
     BASE_SOURCE,
@@ -26,7 +28,7 @@ from stages.common.paths import (
     SPLIT_COUNTS,
     TRAINING,
 )
-from stages.common.stage import atomic_output, require_files, run_stage
+from stages.common.stage import run_stage
 from stages.publish.params import PublishParams
 
 
@@ -81,7 +83,7 @@ def main() -> Callable[[], None] | None:
         check_accuracy(params.min_accuracy, accuracy)
         owner = hub.token_owner(params.name)
     repo = params.name if "/" in params.name else f"{owner}/{params.name}"
-    with atomic_output(PUBLISHED) as folder:
+    with atomic_outputs(PUBLISHED) as [folder]:
         shutil.copytree(FINETUNED, folder)
         for file in (METRICS, PREDICTIONS, FIGURE):
             shutil.copyfile(file, folder / file.name)

@@ -8,9 +8,11 @@ Run     python -m stages.resample_encode
 
 import os
 
+import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
+from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
 from stages.common.paths import BASE, CLIPS, ENCODED, RAW
-from stages.common.stage import atomic_output, require_files, run_stage
+from stages.common.stage import run_stage
 from stages.resample_encode.params import ResampleEncodeParams
 
 
@@ -54,7 +56,7 @@ def main() -> None:
     column = CACHE_COLUMNS.get(params.cache, extractor.model_input_names[0])
     labels = sorted(set(clips["label"]))
     settings = params.model_dump(exclude={"workers"})
-    with atomic_output(ENCODED) as folder:
+    with atomic_outputs(ENCODED) as [folder]:
         write_encoded_clips(folder, column, labels, zip(clips["clip"], clips["label"], arrays), settings)
         extractor.save_pretrained(folder)
     megabytes = (ENCODED / SHARD).stat().st_size / 1e6

@@ -8,9 +8,11 @@ Run     python -m stages.split
 
 from pathlib import Path
 
+import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
+from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
 from stages.common.paths import CLIPS, REJECTED, REPETITIONS, SPLIT_COUNTS, SPLITS
-from stages.common.stage import atomic_output, require_files, run_stage
+from stages.common.stage import run_stage
 from stages.split.params import SplitParams
 
 
@@ -35,10 +37,9 @@ def main() -> None:
     counts.check_labels(clips["label"], splits)
     described = params.model_dump(include={"method", "seed"} | ({"folds", "fold"} if params.folds else set()))
     described |= counts.count_splits(splits, table[listed], left_out=int((~listed).sum()))
-    with atomic_output(SPLITS) as file:
-        write_table(file, splits)
-    with atomic_output(SPLIT_COUNTS) as file:
-        write_json(file, described)
+    with atomic_outputs(SPLITS, SPLIT_COUNTS) as [table_file, counts_file]:
+        write_table(table_file, splits)
+        write_json(counts_file, described)
     print(f"{SPLITS}: " + ", ".join(f"{total} {name}" for name, total in described["total"].items()))
     counts.report_few_groups(splits)
     if params.method == "grouped":

@@ -9,9 +9,11 @@ Writes  models/finetuned/: a checkpoint for `pipeline("audio-classification")`, 
 Run     python -m stages.train; to watch, tensorboard --logdir metrics
 """
 
+import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
+from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
 from stages.common.paths import BASE, ENCODED, EPOCHS, FINETUNED, RUNS, SPLITS, TRAINING
-from stages.common.stage import atomic_output, require_files, run_stage
+from stages.common.stage import run_stage
 from stages.train.params import TrainParams
 
 
@@ -46,7 +48,7 @@ def main() -> None:
         model.save_pretrained(folder)
         return state
 
-    with atomic_output(FINETUNED) as folder, atomic_output(EPOCHS) as metrics, atomic_output(RUNS) as runs:
+    with atomic_outputs(FINETUNED, EPOCHS, RUNS) as [folder, metrics, runs]:
         fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"
         state = with_smaller_batches(train, params.batch_size, "train.batch_size", fix, divide=True)
         encoded.extractor.save_pretrained(folder)

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 from tqdm import tqdm
 
+from stages.common import interrupts
 from stages.common.audio import EXTENSIONS
 from stages.common.errors import UserError
 from stages.common.hub_id import HubId
@@ -86,7 +87,7 @@ class SyntheticClips(ClipSource):
         ]
         for genre in genres:
             (folder / genre).mkdir(parents=True)
-        with ProcessPoolExecutor() as pool:
+        with ProcessPoolExecutor(initializer=interrupts.prepare_worker) as pool:
             written = pool.map(synthetic_music.write_clip, *zip(*jobs), chunksize=16)
             files = list(tqdm(written, "compose", len(jobs), unit="clip"))
         origin = {"source": "synthetic", "id": "synthetic music", "seed": self.seed, "licence": "cc0-1.0"}

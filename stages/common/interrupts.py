@@ -1,0 +1,99 @@
+"""End a stage on Ctrl-C, SIGTERM and SIGHUP: one line, no child process, no partial output.
+
+Imported first by the stage scripts, so that it also holds while they import. The handler ends the process itself: an
+exception may be raised anywhere, and libraries catch it or leave a traceback. It does nothing in other programs.
+"""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+# What to remove: outputs that are being written.
+unfinished: list[Path] = []
+
+_signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_process = os.getpid()
+_held = False
+_waiting: list[int] = []
+
+
+def _end(number: int, frame: FrameType | None = None) -> None:
+    if os.getpid() != _process:  # a child that was forked, and has not set its own handlers yet
+        os._exit(128 + number)
+    if _held:
+        _waiting.append(number)
+        return
+    for other in _signals:
+        signal.signal(other, signal.SIG_IGN)
+    for child in multiprocessing.active_children():
+        child.kill()
+    for path in unfinished:
+        _remove(path)
+    name = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    end = "no partial output was left. Run dvc repro to start the stage again"
+    with suppress(OSError):  # after SIGHUP there may be no terminal
+        os.write(2, f"\n{name}; {end}\n".encode())
+    os._exit(128 + number)
+
+
+def _remove(path: Path) -> None:
+    # Threads may still write into it.
+    for _ in range(5):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if not os.path.lexists(path):
+            return
+        time.sleep(0.05)
+
+
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """Let signals wait until the block is left. It should take milliseconds."""
+    global _held
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
+        if _waiting:
+            _end(_waiting[0])
+
+
+def watch_parent(end: Callable[[], object]) -> None:
+    """Call `end` from another thread if the process that started this one ends."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        end()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def prepare_worker() -> None:
+    """Prepare a worker process: its parent decides when it ends, and it ends with its parent."""
+    for number in _signals:
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+    watch_parent(lambda: os._exit(1))
+
+
+def _is_stage(module: object) -> bool:
+    spec = getattr(module, "__spec__", None)
+    return spec is not None and spec.name.startswith("stages.")
+
+
+if _is_stage(sys.modules["__main__"]):
+    for _number in _signals:
+        if signal.getsignal(_number) != signal.SIG_IGN:  # nohup ignores SIGHUP, a shell SIGINT in the background
+            signal.signal(_number, _end)
+    if "DVC_STAGE" in os.environ:
+        # DVC cannot record what a stage writes after DVC was killed.
+        watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
