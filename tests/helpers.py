@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from hypothesis import strategies as st
 
 from stages.common.errors import InvalidParamsError, UserError
 from stages.common.stage import run_command
@@ -57,6 +58,65 @@ TINY = {
     "train.batch_size": 2,
     "train.window_seconds": 0.5,
 }
+
+
+# Names that some program takes for more than text: markup, formulas, numbers, nothing.
+HARD_NAMES = [
+    "$x_1$",
+    "a$b",
+    "_x",
+    "\\frac",
+    "<b>&\"'x",
+    "a|b",
+    "`a`",
+    "``",
+    "---",
+    "# x",
+    "[x](y)",
+    "**x**",
+    "&amp;",
+    "- x",
+]
+HARD_NAMES += [
+    "{{ x }}",
+    "{% x",
+    "=1+1",
+    "+1",
+    "-x",
+    "@x",
+    "'=x",
+    "NA",
+    "null",
+    "true",
+    "001",
+    "1e5",
+    "1. x",
+    " x ",
+    "a  b",
+]
+HARD_NAMES += [
+    "a\nb",
+    "a\r\nb",
+    "\tx",
+    "a\x01b",
+    "\ufffe",
+    "a,b",
+    "items",
+    "日本語",
+    "🎸",
+    "👩‍🎤",
+    "हिन्दी",
+    "عربي",
+    "x" * 255,
+    "é" * 127,
+]
+
+
+def names() -> st.SearchStrategy[str]:
+    """Names of clips and labels: all that a file system holds, and often a hard one."""
+    letters = st.characters(codec="utf-8", exclude_characters="/\0")
+    text = st.text(letters, min_size=1, max_size=60).filter(lambda name: name not in {".", ".."})
+    return st.sampled_from(HARD_NAMES) | text
 
 
 def set_params(folder: Path, values: dict[str, Any]) -> None:

@@ -9,15 +9,17 @@ import pandas as pd
 
 from stages.common.errors import UserError
 from stages.common.paths import PREDICTIONS, SPLITS
+from stages.common.tables import read_table
 
 
 def _git(*arguments: str) -> str | None:
     """Return git's output, or None on failure."""
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, encoding="utf-8")
+        done = subprocess.run(["git", *arguments], capture_output=True)
     except FileNotFoundError:
         raise UserError("git is not installed; the results of experiments are stored in it") from None
-    return done.stdout if done.returncode == 0 else None
+    # Not as text, which would change the carriage returns of names.
+    return done.stdout.decode("utf-8") if done.returncode == 0 else None
 
 
 def experiments(everywhere: bool = False) -> dict[str, str]:
@@ -66,9 +68,9 @@ def read_predictions(source: str) -> pd.DataFrame:
     Raises:
         UserError: there is none, or it is not a table of predictions, or it lists a clip twice.
     """
-    file = source if Path(source).is_file() else io.StringIO(show(source, str(PREDICTIONS)))
+    file = Path(source) if Path(source).is_file() else io.StringIO(show(source, str(PREDICTIONS)))
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)[["clip", "label", "prediction"]].set_index("clip")
+        table = read_table(file)[["clip", "label", "prediction"]].set_index("clip")
     except (KeyError, ValueError):
         raise UserError(f"{source}: its predictions need the columns clip, label and prediction") from None
     if not table.index.is_unique:
@@ -87,8 +89,11 @@ def groups_of(source: str, clips: pd.Index) -> np.ndarray | None:
     from dvc.exceptions import DvcException
 
     try:
-        text = SPLITS.read_text("utf-8") if Path(source).is_file() else api.read(str(SPLITS), rev=find(source))
+        if Path(source).is_file():
+            splits = read_table(SPLITS)
+        else:
+            splits = read_table(io.BytesIO(api.read(str(SPLITS), rev=find(source), mode="rb")))
     except (OSError, DvcException):
         return None
-    groups = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).set_index("clip")["group"]
+    groups = splits.set_index("clip")["group"]
     return groups.reindex(clips).to_numpy() if clips.isin(groups.index).all() else None

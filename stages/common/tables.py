@@ -1,12 +1,17 @@
 """Read and write the pipeline's tables and JSON files."""
 
+import csv
 import json
+import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import pandas as pd
 
 SPLIT_NAMES = ("train", "validation", "test")
+# What a spreadsheet runs as a formula, also if the CSV file quotes it.
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+READ_BY_LIBRARIES = {"metadata.csv"}  # 🤗 Datasets reads its names as they are
 
 
 class Clip(NamedTuple):
@@ -21,14 +26,39 @@ class Clip(NamedTuple):
     seconds: float
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV file as strings, so that 001 and NA keep their spelling. Empty cells are empty strings."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+def quote_formula(text: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula."""
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def unquote_formula(text: str) -> str:
+    """Remove the apostrophe of `quote_formula`."""
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
+
+
+def read_table(file: Path | TextIO | BinaryIO) -> pd.DataFrame:
+    """Read a CSV file as strings, so that 001 and NA keep their spelling. Empty cells are empty strings.
+
+    The apostrophes that `write_table` puts before formulas are removed.
+    """
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return table.rename(columns=unquote_formula).map(unquote_formula)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a CSV file, the same bytes on every system."""
-    table.to_csv(path, index=False, lineterminator="\n")
+    """Write a CSV file, the same bytes on every system.
+
+    In tables for people, a text that a spreadsheet would run as a formula gets an apostrophe: '=SUM(A1).
+    """
+    texts = table.select_dtypes(include=["object", "string"])
+    if path.name not in READ_BY_LIBRARIES:
+        texts = texts.map(quote_formula, na_action="ignore")
+        table = table.copy()
+        table[texts.columns] = texts
+        table = table.rename(columns=quote_formula)
+    # The csv module quotes a line feed, but not a carriage return, at which a reader would end the line.
+    breaks = any("\r" in str(text) for text in [*table.columns, *texts.to_numpy().flat])
+    table.to_csv(path, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if breaks else csv.QUOTE_MINIMAL)
 
 
 def read_json(path: Path) -> Any:

@@ -4,15 +4,15 @@ To add a figure to the report, write a function that draws on Axes, and list it 
 """
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stages.evaluate.drawing import find_fonts, label_text  # before anything else imports matplotlib
+
+# isort: split
 import matplotlib
-
-matplotlib.use("Agg")  # needs no screen
-matplotlib.rcParams["text.parse_math"] = False  # a $ in a label is no formula
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -22,15 +22,18 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from stages.common.audio import power_spectrogram
+from stages.common.names import code_of
+from stages.common.paths import FIGURE
 
 TRAIN_COLOUR, EVAL_COLOUR = "#1f77b4", "#d62728"
 # Text stays text, and ids do not change between runs.
-SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}
+SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report"}
 FRAME = 2048  # samples of a spectrogram's frame: 93 ms at 22,050 Hz
 MIN_HZ = 50  # the bottom of a spectrogram
 DECIBELS = 80  # range of a spectrogram
 COLOURS = 32  # of a spectrogram; more look the same and take up to five times the bytes
 SPECTROGRAM_SIZE = (360, 112)  # pixels
+MAX_LABELS = 100  # named beside the confusion matrix; of more, every second is named, or every third, and so on
 
 
 class Result(NamedTuple):
@@ -39,12 +42,14 @@ class Result(NamedTuple):
     epochs: as `read_epochs` returns them. best_epoch: the one whose weights were measured.
     predictions: the content of predictions.csv, with one probability column per label from the fourth column on.
     reliability: as `metrics.reliability` returns it.
+    undrawable: characters of labels that no font has.
     """
 
     epochs: pd.DataFrame
     best_epoch: int
     predictions: pd.DataFrame
     reliability: list[dict[str, Any]]
+    undrawable: frozenset[str] = frozenset()
 
     @property
     def labels(self) -> list[str]:
@@ -75,13 +80,14 @@ def count_confusions(result: Result) -> np.ndarray:
 
 def draw_confusion(axes: Axes, result: Result) -> None:
     """Draw how many clips of each label were predicted as which; darker means a larger share of the row."""
-    labels, counts = result.labels, count_confusions(result)
+    counts, step = count_confusions(result), -(-len(result.labels) // MAX_LABELS)
+    labels = [label_text(label, result.undrawable) for label in result.labels[::step]]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="actual", title="Confusion matrix")
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
-    for row, column in zip(*counts.nonzero()):
+    axes.set_xticks(range(0, len(counts), step), labels, rotation=45, ha="right")
+    axes.set_yticks(range(0, len(counts), step), labels)
+    for row, column in zip(*counts.nonzero()) if step == 1 else []:
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
 
@@ -106,20 +112,33 @@ FIGURES: dict[str, Callable[[Axes, Result], None]] = {
 
 def save_result(file: Path, result: Result, title: str) -> None:
     """Write all figures as one PNG, the same bytes for the same result."""
-    size = max(4.8, 1.5 + 0.25 * len(result.labels))  # inches, of the confusion matrix: its labels must be legible
+    families, missing = find_fonts(result.labels)
+    result = result._replace(undrawable=frozenset(missing))
+    # Inches, of the confusion matrix: its labels must be legible.
+    size = max(4.8, 1.5 + 0.25 * min(len(result.labels), MAX_LABELS))
     widths = [size + 0.2 if draw is draw_confusion else 5 for draw in FIGURES.values()]
-    figure, axes = plt.subplots(1, len(FIGURES), figsize=(sum(widths), size), width_ratios=widths, layout="constrained")
-    for draw, part in zip(FIGURES.values(), axes):
-        draw(part, result)
-    figure.suptitle(title)
-    figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
-    plt.close(figure)
+    with plt.rc_context({"font.family": families}):
+        figure, axes = plt.subplots(
+            1, len(FIGURES), figsize=(sum(widths), size), width_ratios=widths, layout="constrained"
+        )
+        for draw, part in zip(FIGURES.values(), axes):
+            draw(part, result)
+        figure.suptitle(title)
+        figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+        plt.close(figure)
+    if missing:
+        print(
+            f"warning: no font of this machine has all characters of the labels, so {FIGURE} shows {len(missing)} as "
+            f"codes such as {code_of(min(missing))}; install one, e.g. a Noto font, then dvc repro --force evaluate"
+        )
 
 
 def render_svg(draw: Callable[[Axes, Result], None], result: Result) -> bytes:
     """Draw one figure as SVG, the same bytes for the same result."""
-    size = max(5.0, 2 + 0.4 * len(result.labels)) if draw is draw_confusion else 5.0
-    with plt.rc_context(SVG):
+    size = max(5.0, 2 + 0.4 * min(len(result.labels), MAX_LABELS)) if draw is draw_confusion else 5.0
+    families, _ = find_fonts(result.labels)
+    with plt.rc_context(SVG | {"font.family": families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the browser has other fonts
         figure, axes = plt.subplots(figsize=(size, 0.9 * size), layout="constrained")
         draw(axes, result)
         file = io.BytesIO()

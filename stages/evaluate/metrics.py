@@ -20,7 +20,7 @@ def accuracy(probabilities: np.ndarray, actual: np.ndarray) -> float:
     """Compute the share of correctly classified clips, with 🤗 Evaluate."""
     from stages.common.accuracy import Accuracy  # takes a second to import, which tools can do without
 
-    result = Accuracy(keep_in_memory=True).compute(predictions=probabilities.argmax(axis=1), references=actual)
+    result = Accuracy().compute(predictions=probabilities.argmax(axis=1), references=actual)
     return float(result["accuracy"])
 
 

@@ -11,9 +11,11 @@ import pandas as pd
 import soundfile
 
 from stages.common.audio import load_audio
+from stages.common.names import show_with_spaces
 from stages.common.tables import read_json, read_table, select_scores
 from stages.evaluate.figures import (
     FIGURES,
+    MAX_LABELS,
     MIN_HZ,
     SPECTROGRAM_SIZE,
     Result,
@@ -45,6 +47,19 @@ def encode_mp3(samples: np.ndarray) -> bytes:
         compression_level=COMPRESSION,
     )
     return file.getvalue()
+
+
+def show_text(value: Any) -> Any:
+    """Return a text as the page should show it; other values, and what the template marks as HTML, as they are."""
+    return show_with_spaces(value) if type(value) is str else value
+
+
+def list_confusions(result: Result) -> list[tuple[str, str, int]]:
+    """Return (actual label, predicted label, number of clips) of all errors, the most frequent first."""
+    counts = count_confusions(result)
+    np.fill_diagonal(counts, 0)
+    rows = [(result.labels[i], result.labels[j], int(counts[i, j])) for i, j in zip(*counts.nonzero())]
+    return sorted(rows, key=lambda row: -row[2])
 
 
 def select_errors(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -90,6 +105,7 @@ def write_report(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # users choose the names of clips and labels
+        finalize=show_text,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -103,7 +119,8 @@ def write_report(
         best_epoch=result.best_epoch,
         figures={name: base64.b64encode(render_svg(draw, result)).decode() for name, draw in FIGURES.items()},
         labels=result.labels,
-        confusion=count_confusions(result).tolist(),
+        confusion=count_confusions(result).tolist() if len(result.labels) <= MAX_LABELS else None,
+        confusions=list_confusions(result),
         confidence=predictions[result.labels].max(axis=1).mean(),
         wrong=int((predictions["label"] != predictions["prediction"]).sum()),
         min_hz=MIN_HZ,

@@ -1,16 +1,36 @@
 """Write the model card."""
 
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from stages.common.names import show, show_with_spaces
 from stages.common.paths import BASE_SOURCE, DATASET_SOURCE, EPOCHS, FINETUNED, METRICS, SPLIT_COUNTS, TRAINING
 from stages.common.tables import read_epochs, read_json, select_scores
 
-TEMPLATE = Path(__file__).with_name("model_card.md")
+TEMPLATE = "model_card.md"  # beside this file
 PACKAGES = ("transformers", "torch", "datasets")
+# What Markdown, HTML or a formula would read as markup: everywhere, at the edge of a word, or at the start.
+MARKUP = re.compile(r"[\\`*\[\]<>|~$]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])|^[#+=-]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|^\s|\s$")
+
+
+def escape_markdown(text: str) -> str:
+    """Return Markdown that shows a text as it is, in a line or a cell of a table.
+
+    Character references never count as markup, in no dialect; backslashes do in the formulas of the Hub.
+    """
+    return MARKUP.sub(lambda found: f"&#{ord(found[0])};", show_with_spaces(text))
+
+
+def as_code(text: str) -> str:
+    """Return Markdown that shows a text as code, also if it contains backticks."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
+    return f"{fence}{space}{show(text)}{space}{fence}"
 
 
 def card_data(name: str, data: dict[str, Any], base: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
@@ -55,9 +75,10 @@ def write_card(file: Path, repo: str) -> None:
     encoding = {f"resample_encode.{key}": value for key, value in training["resample_encode"].items()}
     max_seconds = training["resample_encode"]["max_seconds"]
     sampling_rate = read_json(FINETUNED / "preprocessor_config.json")["sampling_rate"]
-    card = ModelCard.from_template(
-        card_data(name, data, base, metrics),
-        template_path=str(TEMPLATE),
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent))
+    environment.filters |= {"text": escape_markdown, "code": as_code}
+    content = environment.get_template(TEMPLATE).render(
+        card_data=card_data(name, data, base, metrics).to_yaml(),
         name=name,
         repo=repo,
         data=data,
@@ -75,4 +96,4 @@ def write_card(file: Path, repo: str) -> None:
         max_samples=round(max_seconds * sampling_rate),
         versions={package: version(package).split("+")[0] for package in PACKAGES},
     )
-    file.write_text(str(card).rstrip() + "\n", encoding="utf-8")
+    file.write_text(str(ModelCard(content)).rstrip() + "\n", encoding="utf-8")

@@ -58,7 +58,7 @@ def compute_metrics(outcome: Any) -> dict[str, float]:
     The epoch with the highest rank is the best: the one with the highest accuracy and, of several, the lowest loss.
     """
     logits = outcome.predictions[0] if isinstance(outcome.predictions, tuple) else outcome.predictions
-    metric = Accuracy(keep_in_memory=True)
+    metric = Accuracy()
     accuracy = metric.compute(predictions=np.argmax(logits, axis=1), references=outcome.label_ids)["accuracy"]
     loss = float(cross_entropy(torch.tensor(logits).double(), torch.tensor(outcome.label_ids)))
     # Less than one more correct clip, and 0 if training diverged.

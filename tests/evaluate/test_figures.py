@@ -118,6 +118,18 @@ def test_confusion_grows_with_labels(result: Result) -> None:
     assert set(labels) <= set(texts_of(large))
 
 
+def test_thousand_labels_fit(axes: Axes, result: Result) -> None:
+    """Every tenth is named."""
+    labels = [f"label {n}" for n in range(1000)]
+    predictions = pd.DataFrame({"clip": labels, "label": labels, "prediction": labels})
+    predictions = predictions.join(pd.DataFrame(np.eye(1000), columns=labels))
+    draw_confusion(axes, result._replace(predictions=predictions))
+    for axis in (axes.xaxis, axes.yaxis):
+        assert [label.get_text() for label in axis.get_ticklabels()] == labels[::10]
+        assert axis.get_ticklocs().tolist() == list(range(0, 1000, 10))
+    assert axes.images[0].get_array().shape == (1000, 1000)
+
+
 def test_png_has_all_figures(tmp_path: Path, result: Result) -> None:
     files = [tmp_path / "first.png", tmp_path / "second.png"]
     for file in files:

@@ -371,6 +371,17 @@ def test_fifty_labels_fit(tmp_path: Path) -> None:
     assert float(confusion.attrib["width"].removesuffix("pt")) > 1000
 
 
+def test_many_labels_list_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The complete matrix of 1000 labels would have a million cells. The figures have a test of their own."""
+    monkeypatch.setattr("stages.evaluate.report.render_svg", lambda draw, result: b"")
+    labels = [f"label {n}" for n in range(200)]
+    report = render_report(tmp_path, make_content(tmp_path, labels, clips=20, wrong=3, seconds=0.01))
+    page = Page(report)
+    assert page.stray == page.open == []
+    assert report.count("<td") < 5000
+    assert "actual predicted clips label 0 label 1 1 label 1 label 2 1 label 2 label 3 1" in page.text
+
+
 def test_report_stays_small(tmp_path: Path) -> None:
     """Loud noise is the worst case of both MP3 and PNG."""
     content = make_content(tmp_path, ["x", "y"], clips=3, wrong=3)

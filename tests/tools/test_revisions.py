@@ -3,8 +3,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fakes.experiments import commit_run, predictions, write_splits
-from helpers import git, user_error
+from helpers import HARD_NAMES, git, user_error
 
+from stages.common.tables import write_table
+from tools.compare import shared
 from tools.revisions import groups_of, read_predictions, show
 
 CLIPS = pd.Index([f"c{n}" for n in range(4)])
@@ -22,6 +24,22 @@ CLIPS = pd.Index([f"c{n}" for n in range(4)])
 def test_invalid_predictions(project: Path, text: str, expected: str) -> None:
     (project / "b.csv").write_text(text)
     assert expected in str(user_error(lambda: read_predictions("b.csv")))
+
+
+def test_names_of_a_file_and_a_revision(project: Path) -> None:
+    table = pd.DataFrame({"clip": HARD_NAMES, "label": HARD_NAMES, "prediction": HARD_NAMES[::-1]})
+    write_table(project / "metrics/predictions.csv", table)
+    write_table(project / "data/splits.csv", table[["clip", "label"]].assign(group="1"))
+    git(project, "add", ".")
+    git(project, "commit", "-q", "-m", "A run")
+    git(project, "tag", "run")
+    for source in ("metrics/predictions.csv", "run"):
+        found = read_predictions(source)
+        pd.testing.assert_frame_equal(found.reset_index(), table)
+        assert shared(found, found).tolist() == HARD_NAMES
+    groups = groups_of("metrics/predictions.csv", found.index)
+    assert groups is not None
+    assert set(groups) == {"1"}
 
 
 def test_revision_without_predictions(project: Path) -> None:
