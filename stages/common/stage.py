@@ -1,6 +1,7 @@
 """Run a stage script: params checked before any work, errors in one line."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 
@@ -45,6 +46,8 @@ def run_stage(main: Callable[..., Callable[[], None] | None], targets: tuple[str
 
 def run_command(main: Callable[[], None]) -> None:
     """Call `main` of a command-line tool, and end with one line if it raises an error that the user can fix."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack characters of names
     try:
         main()
     except KeyboardInterrupt:

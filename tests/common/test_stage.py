@@ -48,6 +48,14 @@ def test_other_errors_are_raised() -> None:
         run_command(main)
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_names_in_any_encoding(encoding: str) -> None:
+    code = "from stages.common.stage import run_command; run_command(lambda: print('日本 café'))"
+    env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    assert done.stdout.strip() == "日本 café".encode(encoding, "backslashreplace")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str, tmp_path: Path) -> None:
     python, env = [sys.executable, "-m", command], os.environ | {"PYTHONPATH": str(ROOT)}
