@@ -108,10 +108,10 @@ def set_dropout(config: PreTrainedConfig, key: str, rate: float | None) -> None:
 def receptive_field(config: PreTrainedConfig) -> int:
     """Return the samples that the model's convolutions need for one frame; 1 without convolutions over samples.
 
-    DistilHuBERT's seven layers need 400, 25 ms at 16 kHz.
+    DistilHuBERT's seven layers need 400, 25 ms at 16 kHz. SEW joins frames (squeeze_factor) and needs so many of them.
     """
     kernels, strides = getattr(config, "conv_kernel", None) or [], getattr(config, "conv_stride", None) or []
-    samples = 1
+    samples = getattr(config, "squeeze_factor", 1)
     for kernel, stride in zip(reversed(kernels), reversed(strides)):
         samples = (samples - 1) * stride + kernel
     return samples

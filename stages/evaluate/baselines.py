@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SAMPLING_RATE = 16_000  # Hz
 FRAME, HOP = 1024, 512  # samples: 64 ms, every 32 ms
 BANDS = 64
+FRAMES = 1 << 13  # frames whose spectra are in memory at a time: four minutes
 MIN_POWER = 1e-6  # added before the logarithm, for silence
 
 
@@ -47,7 +48,10 @@ def summarize_spectrum(samples: np.ndarray) -> np.ndarray:
     Returns:
         float32, shape (2 * BANDS,).
     """
-    bands = np.log(power_spectrogram(samples, FRAME, slice(None, None, HOP)) @ mel_filters() + MIN_POWER)
+    starts = range(0, max(1, 1 + (len(samples) - FRAME) // HOP), FRAMES)
+    parts = (samples[start * HOP : (start + FRAMES - 1) * HOP + FRAME] for start in starts)
+    powers = [power_spectrogram(part, FRAME, slice(None, None, HOP)) @ mel_filters() for part in parts]
+    bands = np.log(np.concatenate(powers) + MIN_POWER)
     return np.concatenate([bands.mean(axis=0), bands.std(axis=0)])
 
 

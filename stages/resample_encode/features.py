@@ -1,6 +1,8 @@
 """Turn a clip into the model's input with the base model's feature extractor."""
 
 import hashlib
+import warnings
+from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 from transformers import AutoFeatureExtractor
 
-from stages.common.audio import load_audio
+from stages.common.audio import find_rate_problem, load_audio
 from stages.common.errors import UserError
 
 
@@ -17,15 +19,19 @@ def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
     """Load the base model's feature extractor, with some settings replaced.
 
     Raises:
-        UserError: the feature extractor has no such setting.
+        UserError: the feature extractor has no such setting, or its sampling rate cannot be used.
     """
+    key = "resample_encode.feature_extractor"
+    if "sampling_rate" in settings and (problem := find_rate_problem(settings["sampling_rate"])):
+        raise UserError(problem, key=f"{key}.sampling_rate")
     extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
-    for key in settings:
-        if key not in extractor.to_dict():
-            raise UserError(
-                f"{type(extractor).__name__} has no such setting", key=f"resample_encode.feature_extractor.{key}"
-            )
-    return AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False, **settings)
+    for name in settings:
+        if name not in extractor.to_dict():
+            raise UserError(f"{type(extractor).__name__} has no such setting", key=f"{key}.{name}")
+    extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False, **settings)
+    if problem := find_rate_problem(getattr(extractor, "sampling_rate", None)):
+        raise UserError(problem, file=folder / "preprocessor_config.json")
+    return extractor
 
 
 def require_intact(file: Path, sha256: str) -> None:
@@ -39,25 +45,46 @@ def require_intact(file: Path, sha256: str) -> None:
         raise UserError("its SHA-256 is not that of clips.csv; python -m tools.verify finds the damage", file=file)
 
 
-def encode_clip(
-    file: Path,
-    extractor: Any,
-    max_seconds: float,
-    min_samples: int = 1,
-    run_part: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> np.ndarray:
-    """Encode one clip.
+def find_min_samples(extractor: Any, start: int) -> int:
+    """Return the length of the shortest clip, in samples, whose features are finite and depend on the clip.
+
+    The feature extractor of AST needs a frame of 25 ms, and that of Wav2Vec2-BERT two. Both fail, or return only
+    padding, if a clip is shorter.
+
+    Args:
+        start: the shortest length to try, what the model needs.
+    """
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, max(start, extractor.sampling_rate))).astype(np.float32)
+
+    def is_enough(samples: int) -> bool:
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                one, other = (extract_features(clip[:samples], extractor) for clip in noise)
+        except (ValueError, RuntimeError, IndexError):
+            return False
+        return bool(np.isfinite(one).all()) and not np.array_equal(one, other)
+
+    lengths = range(start, noise.shape[1])
+    if is_enough(start) or not is_enough(noise.shape[1]):
+        return start
+    return start + bisect_left(lengths, True, key=is_enough)
+
+
+def extract_features(samples: np.ndarray, extractor: Any) -> np.ndarray:
+    """Return the features of a clip: float32, of the shape that `encode_samples` describes."""
+    features = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")
+    array: np.ndarray = features[extractor.model_input_names[0]][0]
+    return array.astype(np.float32, copy=False)
+
+
+def load_clip(file: Path, extractor: Any, max_seconds: float, min_samples: int) -> np.ndarray:
+    """Load a clip at the sampling rate of the feature extractor: float32, shape (samples,).
 
     Args:
         min_samples: that the model needs, at its sampling rate.
-        run_part: a part of the model, to run on the feature extractor's output.
-
-    Returns:
-        float16, shape (samples,) for waveform models, (bins, frames) or (frames, bins) for spectrogram models,
-        (frames, channels) for the output of a part of the model.
 
     Raises:
-        UserError: the clip is too short, or its values are too large for float16.
+        UserError: the clip is too short.
     """
     samples = load_audio(file, extractor.sampling_rate, max_seconds)
     if len(samples) < min_samples:
@@ -66,8 +93,27 @@ def encode_clip(
             "remove the clip",
             file=file,
         )
-    features = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="np")
-    array = features[extractor.model_input_names[0]][0].astype(np.float32, copy=False)
+    return samples
+
+
+def encode_samples(
+    samples: np.ndarray, file: Path, extractor: Any, run_part: Callable[[np.ndarray], np.ndarray] | None = None
+) -> np.ndarray:
+    """Encode a clip.
+
+    Args:
+        samples: float32, shape (samples,), at the sampling rate of the feature extractor.
+        file: the clip's, for errors.
+        run_part: a part of the model, to run on the feature extractor's output.
+
+    Returns:
+        float16, shape (samples,) for waveform models, (bins, frames) or (frames, bins) for spectrogram models,
+        (frames, channels) for the output of a part of the model.
+
+    Raises:
+        UserError: its values are too large for float16.
+    """
+    array = extract_features(samples, extractor)
     if run_part is not None:
         array = run_part(array)
     # torch rounds as numpy does, in a thirtieth of the time.

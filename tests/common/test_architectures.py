@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForAudioClassification,
     HubertConfig,
     PreTrainedConfig,
+    SEWConfig,
     WhisperConfig,
 )
 
@@ -76,8 +77,9 @@ def test_model_of_cached_base(copied: Path, architecture: str) -> None:
         (HubertConfig(), 400),
         (HubertConfig(conv_dim=[8, 8], conv_kernel=[10, 3], conv_stride=[5, 2]), 20),
         (WhisperConfig(), 1),
+        (SEWConfig(), 720),
     ],
-    ids=["hubert", "two layers", "whisper"],
+    ids=["hubert", "two layers", "whisper", "sew"],
 )
 def test_receptive_field(config: PreTrainedConfig, samples: int) -> None:
     assert receptive_field(config) == samples

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stages.common.audio import load_audio
 from stages.common.paths import BASELINES, CLIPS, RAW, SPLITS
 from stages.common.tables import read_json
+from stages.evaluate import baselines
 from stages.evaluate.baselines import (
     BANDS,
     FRAME,
@@ -53,6 +54,13 @@ def test_steady_tone_has_no_deviation() -> None:
     assert steady[BANDS + band] < 0.1
     on_off = tone(1, SAMPLING_RATE, 440) * (np.arange(SAMPLING_RATE) % 8000 < 4000)
     assert summarize_spectrum(on_off)[BANDS + band] > 1
+
+
+def test_long_clip_is_summarized_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.random.default_rng(0).uniform(-1, 1, 60_000).astype(np.float32)
+    expected = summarize_spectrum(samples)
+    monkeypatch.setattr(baselines, "FRAMES", 10)
+    np.testing.assert_allclose(summarize_spectrum(samples), expected, rtol=1e-5)
 
 
 def test_spectrum_classifies_tones(tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from helpers import tone, user_error
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import (
+    ASTFeatureExtractor,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
-from stages.resample_encode.features import encode_clip, load_feature_extractor
+from stages.resample_encode.features import encode_samples, find_min_samples, load_clip, load_feature_extractor
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=False, return_attention_mask=True)
 
@@ -19,27 +25,31 @@ def clip(tmp_path: Path) -> Path:
     return file
 
 
+def encode(clip: Path, max_seconds: float = 30, **arguments: Any) -> np.ndarray:
+    return encode_samples(load_clip(clip, EXTRACTOR, max_seconds, 1), clip, EXTRACTOR, **arguments)
+
+
 def test_max_seconds_cuts_the_clip(clip: Path) -> None:
-    array = encode_clip(clip, EXTRACTOR, max_seconds=0.25)
+    array = encode(clip, max_seconds=0.25)
     assert array.dtype == np.float16
     assert array.shape == (4_000,)
 
 
 def test_run_part_gets_extractor_output(clip: Path) -> None:
-    array = encode_clip(clip, EXTRACTOR, 30, run_part=lambda features: -features.reshape(-1, 4))
+    array = encode(clip, run_part=lambda features: -features.reshape(-1, 4))
     assert array.shape == (4_000, 4)
-    np.testing.assert_array_equal(array.ravel(), -encode_clip(clip, EXTRACTOR, 30))
+    np.testing.assert_array_equal(array.ravel(), -encode(clip))
 
 
 def test_shortest_accepted_clip(clip: Path) -> None:
-    assert len(encode_clip(clip, EXTRACTOR, 30, min_samples=16_000)) == 16_000
-    error = user_error(lambda: encode_clip(clip, EXTRACTOR, 30, min_samples=16_001))
+    assert len(load_clip(clip, EXTRACTOR, 30, min_samples=16_000)) == 16_000
+    error = user_error(lambda: load_clip(clip, EXTRACTOR, 30, min_samples=16_001))
     assert error.file == str(clip)
     assert "16001" in str(error)
 
 
 def test_states_too_large_for_float16(clip: Path) -> None:
-    error = user_error(lambda: encode_clip(clip, EXTRACTOR, 30, run_part=lambda features: features * 1e6))
+    error = user_error(lambda: encode(clip, run_part=lambda features: features * 1e6))
     assert error.file == str(clip)
     assert "resample_encode.cache: input" in str(error)
 
@@ -54,3 +64,27 @@ def test_unknown_setting_refused(tmp_path: Path) -> None:
     EXTRACTOR.save_pretrained(tmp_path)
     error = user_error(lambda: load_feature_extractor(tmp_path, {"do_normalise": True}))
     assert error.key == "resample_encode.feature_extractor.do_normalise"
+
+
+@pytest.mark.parametrize(
+    ("extractor", "start", "expected"),
+    [
+        (EXTRACTOR, 400, 400),
+        (Wav2Vec2FeatureExtractor(do_normalize=True), 400, 400),
+        (ASTFeatureExtractor(num_mel_bins=16, max_length=64), 1, 400),
+        (SeamlessM4TFeatureExtractor(), 1, 560),
+        (WhisperFeatureExtractor(feature_size=8, chunk_length=2), 1, 1),
+    ],
+    ids=["waveform", "normalized", "ast", "wav2vec2-bert", "whisper"],
+)
+def test_shortest_clip_of_each_feature_extractor(extractor: Any, start: int, expected: int) -> None:
+    """A frame has 25 ms; the next one starts 10 ms later."""
+    assert find_min_samples(extractor, start) == expected
+
+
+@pytest.mark.parametrize("rate", [0, -1, 999, 400_001, 10**9, 16_000.5, "16000", True])
+def test_sampling_rate_refused(tmp_path: Path, rate: object) -> None:
+    EXTRACTOR.save_pretrained(tmp_path)
+    error = user_error(lambda: load_feature_extractor(tmp_path, {"sampling_rate": rate}))
+    assert error.key == "resample_encode.feature_extractor.sampling_rate"
+    assert "from 1000 to 400000 Hz" in str(error)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import load_from_disk
-from helpers import digests, set_params, user_error, write_clips
+from helpers import digests, set_params, tone, user_error, write_clips
 from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
@@ -109,6 +109,28 @@ def test_too_short_clip_refused(workspace: Path) -> None:
     assert error.file == str(file)
     assert "the model needs at least 20" in str(error)
     assert not ENCODED.exists()
+
+
+def test_clip_too_short_for_ast_is_named(workspace: Path) -> None:
+    extractor, config = BASES["ast"]
+    prepare(workspace, extractor, config, feature_extractor={})
+    file = RAW / "audio/b/b.00001.wav"
+    rewrite_clip(file, np.linspace(0, 0.1, 220))
+    error = user_error(main)
+    assert error.file == str(file)
+    assert "160 samples at 16000 Hz, but the model needs at least 400" in str(error)
+
+
+@pytest.mark.parametrize(
+    "samples", [np.concatenate([np.zeros(22_050), tone()]), tone(2.0, hz=10_000)], ids=["late", "high"]
+)
+def test_clip_that_becomes_silence_is_reported(
+    workspace: Path, samples: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(workspace, max_seconds=1.0)
+    rewrite_clip(RAW / "audio/b/b.00001.wav", samples)
+    main()
+    assert "warning: silent in the first 1.0 s at 16000 Hz: 1 clips (b.00001)" in capsys.readouterr().out
 
 
 def test_too_loud_clip_refused(workspace: Path) -> None:

@@ -15,12 +15,10 @@ from pathlib import Path
 
 import networkx
 import numpy as np
-import soundfile
-import soxr
 from scipy.ndimage import maximum_filter
 from tqdm import tqdm
 
-from stages.common.audio import BLOCK, power_spectrogram
+from stages.common.audio import RESAMPLER_REACH, Sound, open_audio, power_spectrogram, read_blocks, resample
 from stages.common.threads import map_in_threads
 
 SAMPLING_RATE = 8_000  # Hz; not every codec keeps frequencies above 4 kHz
@@ -71,17 +69,22 @@ def number_recordings(files: list[Path], sha256s: list[str]) -> dict[int, int]:
 
 def fingerprint(file: Path) -> tuple[bytes, np.ndarray]:
     """Return the SHA-256 of a clip's samples, whatever the container, and its peaks as `find_peaks` returns them."""
-    mono: list[np.ndarray] = []
-    with soundfile.SoundFile(file) as sound:
+    with open_audio(file) as sound:
         rate = sound.samplerate
         samples = hashlib.sha256(b"%d Hz, %d channels" % (rate, sound.channels))
-        while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
-            samples.update(block)
-            if len(mono) * BLOCK < MAX_SECONDS * rate:
-                mono.append(block.mean(axis=1))
-    return samples.digest(), find_peaks(
-        soxr.resample(np.concatenate(mono), rate, SAMPLING_RATE)[: MAX_SECONDS * SAMPLING_RATE]
-    )
+        mono = resample(
+            _hash_blocks(sound, samples, round((MAX_SECONDS + RESAMPLER_REACH) * rate)), rate, SAMPLING_RATE
+        )
+    return samples.digest(), find_peaks(mono[: MAX_SECONDS * SAMPLING_RATE])
+
+
+def _hash_blocks(sound: Sound, samples: "hashlib._Hash", frames: int) -> Iterator[np.ndarray]:
+    """Hash all of a file, and yield the blocks of the first frames."""
+    for block in read_blocks(sound):
+        samples.update(block.data)
+        if frames > 0:
+            yield block[:frames]
+        frames -= len(block)
 
 
 def find_peaks(samples: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ returns the content of source.json. torch and transformers take seconds to impor
 that need them do.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from stages.common.audio import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, find_rate_problem
 from stages.common.errors import UserError
 from stages.common.hub_id import HubId
 from stages.common.params import Section
@@ -28,7 +30,9 @@ class RandomWeights(Section):
 
     source: Literal["random_weights"]
     seed: int = Field(0, ge=0, lt=2**32, description="Another seed gives other weights.")
-    sampling_rate: int = Field(16_000, gt=0, description="Hz, of the feature extractor.")
+    sampling_rate: int = Field(
+        16_000, ge=MIN_SAMPLING_RATE, le=MAX_SAMPLING_RATE, description="Hz, of the feature extractor."
+    )
     config: dict[str, Any] = Field({}, description="Keys of transformers.HubertConfig.")
 
     def fetch(self, folder: Path) -> dict[str, Any]:
@@ -145,6 +149,8 @@ def check_checkpoint(folder: Path) -> str:
             "choose one such as HuBERT, Wav2Vec2, WavLM, Whisper or AST",
             key="download.model",
         )
+    for file in (folder / name for name in CONFIGS[1:]):
+        _check_sampling_rate(_read_sampling_rate(file), file.name)
     try:
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     except (*UNREADABLE, StrictDataclassError) as error:
@@ -161,7 +167,22 @@ def check_checkpoint(folder: Path) -> str:
         except SafetensorError as error:
             message = f"{file.name} is broken ({error}); download it again"
             raise UserError(message, key="download.model") from None
+    _check_sampling_rate(getattr(extractor, "sampling_rate", None), type(extractor).__name__)
     return f"{config.model_type} at {extractor.sampling_rate} Hz"
+
+
+def _read_sampling_rate(file: Path) -> object:
+    """Return the sampling rate in a preprocessor config; a valid one if it has none, for which there is a default."""
+    try:
+        content = json.loads(file.read_bytes())
+        return content.get("feature_extractor", content).get("sampling_rate", MIN_SAMPLING_RATE)
+    except (OSError, ValueError, AttributeError):
+        return MIN_SAMPLING_RATE  # Transformers reports what it cannot read
+
+
+def _check_sampling_rate(rate: object, where: str) -> None:
+    if problem := find_rate_problem(rate):
+        raise UserError(f"{where}: {problem}; correct it in a copy of the checkpoint", key="download.model")
 
 
 def _refuse_code(error: Exception) -> None:

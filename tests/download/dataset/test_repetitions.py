@@ -17,6 +17,7 @@ from stages.download.dataset.repetitions import (
     expand,
     find_candidates,
     find_peaks,
+    fingerprint,
     number_recordings,
 )
 
@@ -92,6 +93,16 @@ def test_same_samples_in_another_container(tmp_path: Path) -> None:
     for name, hz in (("a.wav", 440), ("b.wav", 450), ("c.flac", 440), ("d.aiff", 440)):
         soundfile.write(tmp_path / name, (2**15 * tone(0.2, hz=hz)).astype(np.int16), 22_050)
     assert groups_of(sorted(tmp_path.iterdir())) == {frozenset([0, 2, 3])}
+
+
+def test_wrong_length_in_header_hides_no_repetition(tmp_path: Path) -> None:
+    files = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    soundfile.write(files[0], compose("jazz", 0, seconds=3.0), CLIP_RATE)
+    content = bytearray(files[0].read_bytes())
+    content[40:44] = bytes(4)  # the size of the data
+    files[1].write_bytes(content)
+    assert number_recordings(files, ["one", "other"]) == {0: 0, 1: 0}
+    assert fingerprint(files[0])[0] == fingerprint(files[1])[0]
 
 
 def test_many_copies_of_one_recording(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from fakes.hub.server import LocalHub
 from fakes.small_hub import DISTILHUBERT, checkpoint, small_distilhubert, stage
 from helpers import set_params, user_error
-from transformers import AutoFeatureExtractor, AutoModel, BertConfig, BertModel
+from transformers import AutoFeatureExtractor, AutoModel, BertConfig, BertModel, HubertConfig
 
 from stages.common.tables import read_json
 from stages.download.__main__ import download_model
@@ -102,6 +102,18 @@ def test_checkpoint_with_code(
     path.write_text(json.dumps(read_json(path) | values))
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked a question"))
     assert "needs Python code from its repo (auto_map in its config)" in str(user_error(download_model))
+
+
+@pytest.mark.parametrize("rate", [0, -16_000, 999, 10**9, 16_000.5, "16000", None, [16_000]])
+@pytest.mark.parametrize("nested", [False, True], ids=["preprocessor", "processor"])
+def test_invalid_sampling_rate(tmp_path: Path, rate: object, nested: bool) -> None:
+    HubertConfig().save_pretrained(tmp_path)
+    values: dict[str, object] = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": rate}
+    file = "processor_config.json" if nested else "preprocessor_config.json"
+    (tmp_path / file).write_text(json.dumps({"feature_extractor": values} if nested else values))
+    error = user_error(lambda: check_checkpoint(tmp_path))
+    assert error.key == "download.model"
+    assert f"{file}: sampling rate is not a whole number from 1000 to 400000 Hz" in str(error)
 
 
 @pytest.mark.parametrize("content", [[], 3, "x", {"model_type": 5}, {"model_type": "hubert", "hidden_size": "wide"}])
