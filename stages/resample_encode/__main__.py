@@ -21,18 +21,18 @@ def main() -> None:
     # isort: split
     import numpy as np
     from tqdm import tqdm
-    from transformers import AutoConfig
 
     from stages.common.architectures import receptive_field
+    from stages.common.classifier import load_config
     from stages.common.encoded_clips import CACHE_COLUMNS, SHARD, write_encoded_clips
-    from stages.common.tables import read_table
+    from stages.common.tables import read_table, require_intact
     from stages.common.threads import map_in_threads
-    from stages.resample_encode.features import encode_clip, load_feature_extractor, require_intact
+    from stages.resample_encode.features import encode_clip, load_feature_extractor
 
     params = load_params("resample_encode", ResampleEncodeParams)
     require_files(CLIPS, BASE / "config.json")
     extractor = load_feature_extractor(BASE, params.feature_extractor)
-    config = AutoConfig.from_pretrained(BASE, trust_remote_code=False)
+    config = load_config(BASE)
     clips = read_table(CLIPS)
     cores = os.cpu_count() or 1
     # Two are enough to keep a GPU busy, and each needs memory there for the activations of a clip.

@@ -1,6 +1,5 @@
 """Turn a clip into the model's input with the base model's feature extractor."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from transformers import AutoFeatureExtractor
 
 from stages.common.audio import load_audio
+from stages.common.classifier import load_extractor
 from stages.common.errors import UserError
 
 
@@ -17,26 +17,19 @@ def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
     """Load the base model's feature extractor, with some settings replaced.
 
     Raises:
-        UserError: the feature extractor has no such setting.
+        UserError: the feature extractor has no such setting, or does not accept its value.
     """
-    extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+    extractor = load_extractor(folder)
     for key in settings:
         if key not in extractor.to_dict():
             raise UserError(
                 f"{type(extractor).__name__} has no such setting", key=f"resample_encode.feature_extractor.{key}"
             )
-    return AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False, **settings)
-
-
-def require_intact(file: Path, sha256: str) -> None:
-    """Raise UserError if a clip is not as clips.csv lists it: DVC hands on what the disk damaged in its cache."""
     try:
-        with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise UserError("missing; run dvc checkout or dvc repro", file=file) from None
-    if found != sha256:
-        raise UserError("its SHA-256 is not that of clips.csv; python -m tools.verify finds the damage", file=file)
+        return AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False, **settings)
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"not accepted: {reason}", key="resample_encode.feature_extractor") from None
 
 
 def encode_clip(
