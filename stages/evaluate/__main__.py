@@ -44,7 +44,7 @@ def selection_accuracy(epochs: "DataFrame", best_epoch: int) -> float:
     """
     if best_epoch not in epochs.index:
         raise damaged(TRAINING, f"its best epoch {best_epoch} is not in {EPOCHS}")
-    return float(epochs.at[best_epoch, "eval_accuracy"])
+    return float(epochs["eval_accuracy"][best_epoch])
 
 
 def main() -> None:
