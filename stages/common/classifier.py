@@ -1,5 +1,6 @@
 """Load a checkpoint with an audio-classification head, and its feature extractor."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def load_extractor(folder: Path) -> Any:
     file = folder / "preprocessor_config.json"
     with reading(file):
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+        if file.is_file() and "sampling_rate" not in json.loads(file.read_text(encoding="utf-8")):
+            raise damaged(file, "it has no sampling_rate")
     rate = getattr(extractor, "sampling_rate", None)
     if not isinstance(rate, int) or rate <= 0:
         raise damaged(file, f"sampling_rate is {rate!r}, not a number of Hz")

@@ -1,6 +1,7 @@
 """Errors that users can fix."""
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ def reading(file: Path) -> Iterator[None]:
         if error.errno in MACHINE:
             raise
         if isinstance(error, FileNotFoundError) and error.filename:
-            raise UserError(f"missing; {_advise(file)}", file=error.filename) from None
+            raise UserError(f"missing; {_advise(file)}", file=os.path.relpath(error.filename)) from None
         raise damaged(file, error.strerror or error) from None
     except ValueError as error:
         raise damaged(file, error) from None

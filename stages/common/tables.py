@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -97,6 +96,8 @@ def _check_rows(path: Path, table: pd.DataFrame, row: Any) -> None:
     columns = list(row._fields)
     if missing := [column for column in columns if column not in table]:
         raise damaged(path, f"it has no column {missing[0]}")
+    if not path.read_bytes().endswith(b"\n"):
+        raise damaged(path, "its last line is cut off")
     if table.empty and path not in MAYBE_EMPTY:
         raise damaged(path, "it has no rows")
     rows = list(table[columns].itertuples(index=False, name=None))
@@ -166,13 +167,22 @@ def read_epochs(folder: Path) -> pd.DataFrame:
     return epochs
 
 
-def require_recordings(clips: pd.DataFrame, names: Iterable[str]) -> None:
-    """Raise UserError if the recording of a clip is not as clips.csv lists it. clips: data/raw/clips.csv."""
-    listed = dict(zip(clips["clip"], zip(clips["path"], clips["sha256"])))
-    for name in names:
+def require_recordings(clips: pd.DataFrame, splits: pd.DataFrame) -> None:
+    """Check that clips have the same labels in two tables, and that their recordings are intact.
+
+    Args:
+        clips: data/raw/clips.csv. splits: rows of data/splits.csv.
+
+    Raises:
+        UserError: a clip is not in clips.csv, has another label there, or its recording is damaged.
+    """
+    listed = dict(zip(clips["clip"], zip(clips["label"], clips["path"], clips["sha256"])))
+    for name, label in zip(splits["clip"], splits["label"]):
         if name not in listed:
             raise UserError(f"{SPLITS} lists clip {name}, {CLIPS} does not have it; run dvc repro")
-        path, sha256 = listed[name]
+        actual, path, sha256 = listed[name]
+        if actual != label:
+            raise UserError(f"clip {name} has the label {label} in {SPLITS}, {actual} in {CLIPS}; run dvc repro")
         require_intact(RAW / path, sha256)
 
 

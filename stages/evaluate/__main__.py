@@ -69,7 +69,7 @@ def main() -> None:
     logging.set_verbosity_error()
     splits, epochs, training = read_table(SPLITS), read_epochs(EPOCHS), read_json(TRAINING)
     predictions = predict_test_clips(open_encoded_clips(ENCODED), splits, params)
-    require_recordings(read_table(CLIPS), predictions.clips)
+    require_recordings(read_table(CLIPS), splits[splits["split"] == "test"])
     groups = splits.set_index("clip").loc[predictions.clips, "group"].to_numpy()
     selected = selection_accuracy(epochs, training["best_epoch"])
     metrics = round_floats(measure(predictions, groups, read_json(BASELINES), training["selected_on"], selected))

@@ -96,7 +96,7 @@ def main() -> None:
     seconds = load_params("resample_encode.max_seconds", Number)
     require_files(CLIPS, SPLITS)
     clips, splits = read_table(CLIPS), read_table(SPLITS)
-    require_recordings(clips, splits["clip"])
+    require_recordings(clips, splits)
     accuracies = measure_baselines(RAW, clips, splits, seconds)
     with atomic_output(BASELINES) as file:
         write_json(file, accuracies)  # not rounded, since a model may be exactly as good
