@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -182,12 +181,10 @@ def test_damaged_lock_is_named(copied: Path, content: bytes) -> None:
     assert len(message.splitlines()) == 1
 
 
-@pytest.mark.parametrize("run", [lambda: verify.verify("web", repairs=False), lambda: push.push_runs("web")])
-def test_password_of_a_remote_is_not_printed(
-    copied: Path, run: Callable[[], object], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_password_of_a_remote_is_not_printed(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
     dvc(copied, "remote", "add", "web", "http://ann:hunter2@127.0.0.1:9/files")
-    assert "hunter2" not in str(user_error(run))
+    assert "hunter2" not in str(user_error(lambda: verify.verify("web", repairs=False)))
+    assert "hunter2" not in str(user_error(lambda: push.push_runs("web")))
     assert "hunter2" not in "".join(capfd.readouterr())
 
 
