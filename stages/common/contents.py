@@ -61,6 +61,13 @@ class Counts(BaseModel):
     leakage: dict[str, dict[Literal["test_clips", "known", "shared"], Count]]
 
 
+class Baselines(BaseModel):
+    """metrics/baselines.json."""
+
+    majority: Share
+    spectrum: Share
+
+
 class Encoding(BaseModel):
     """data/encoded/encoding.json."""
 

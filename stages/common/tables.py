@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from stages.common.contents import (
     Assignment,
+    Baselines,
     Counts,
     Encoding,
     ExtractorConfig,
@@ -18,7 +19,6 @@ from stages.common.contents import (
     Prediction,
     Rejected,
     Repetition,
-    Share,
     Source,
     Text,
     Training,
@@ -69,7 +69,7 @@ CONTENTS: dict[Path, Any] = {
     DATASET_SOURCE: Source,
     BASE_SOURCE: Source,
     SPLIT_COUNTS: Counts,
-    BASELINES: Annotated[dict[str, Share], Field(min_length=1)],
+    BASELINES: Baselines,
     ENCODED / "encoding.json": Encoding,
     TRAINING: Training,
     METRICS: Metrics,
