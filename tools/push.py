@@ -14,6 +14,7 @@ from dvc.repo import Repo
 
 from stages.common.errors import UserError
 from stages.common.stage import command_parser, run_command
+from tools.verify import explain
 
 
 def push_runs(remote: str | None) -> int:
@@ -37,8 +38,10 @@ def push_runs(remote: str | None) -> int:
                 pushed += 1
             failed = repo.cloud.push(objects, remote=remote).failed
             cache.push(remote)  # the records last, so that none is there without its outputs
+    except ImportError as error:  # the package for this kind of remote is missing
+        raise UserError(" ".join(str(error).split())) from None
     except DvcException as error:
-        raise UserError(" ".join(str(error.__cause__ or error).split())) from None
+        raise explain(error) from None
     if failed:
         raise UserError(f"{len(failed)} files could not be pushed; see the messages above, then start this again")
     if missing:

@@ -106,7 +106,7 @@ def verify(remote: str | None, repairs: bool) -> list[str]:
     try:
         with Repo() as repo, repo.lock:
             cache = repo.cache.local
-            other = repo.cloud.get_remote_odb(remote) if remote else None
+            other = _open_remote(repo, remote) if remote else None
             oids = sorted(cache.all())
             damaged = find_damaged(cache, oids, "cache")
             outs = [
@@ -130,8 +130,29 @@ def verify(remote: str | None, repairs: bool) -> list[str]:
     except ImportError as error:  # the package for this kind of remote is missing
         raise UserError(" ".join(str(error).split())) from None
     except DvcException as error:
-        raise UserError(" ".join(str(error.__cause__ or error).split())) from None
+        raise explain(error) from None
     return lines
+
+
+def explain(error: DvcException) -> UserError:
+    """Return DVC's error as one line: with the file, which DVC names, and the reason, which only its cause names."""
+    texts = [" ".join(str(part).split()) for part in (error, error.__cause__) if part]
+    return UserError(": ".join(dict.fromkeys(texts)))
+
+
+def _open_remote(repo: Repo, name: str) -> Any:
+    """Return the objects of a remote.
+
+    Raises:
+        UserError: its folder does not exist.
+    """
+    remote = repo.cloud.get_remote(name)
+    if remote.fs.protocol == "local" and not Path(remote.path).is_dir():
+        message = (
+            f"the folder {remote.path} does not exist; mount or make it, or change it: dvc remote modify {name} url"
+        )
+        raise UserError(message, file=f"remote {name}")
+    return repo.cloud.get_remote_odb(name)
 
 
 def _describe_cache(

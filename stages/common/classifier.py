@@ -1,13 +1,47 @@
-"""Load a checkpoint with an audio-classification head."""
+"""Load a checkpoint with an audio-classification head, and its feature extractor."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from stages.common.architectures import HEAD
-from stages.common.errors import UserError
+from stages.common.errors import UserError, damaged, reading
+
+
+def load_config(folder: Path) -> PreTrainedConfig:
+    """Load the config of a checkpoint.
+
+    Raises:
+        UserError: config.json is missing or damaged.
+    """
+    with reading(folder / "config.json"):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def load_extractor(folder: Path) -> Any:
+    """Load the feature extractor of a checkpoint or of data/encoded.
+
+    Raises:
+        UserError: preprocessor_config.json is missing or damaged.
+    """
+    file = folder / "preprocessor_config.json"
+    with reading(file):
+        extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+        if file.is_file() and "sampling_rate" not in json.loads(file.read_text(encoding="utf-8")):
+            raise damaged(file, "it has no sampling_rate")
+    rate = getattr(extractor, "sampling_rate", None)
+    if not isinstance(rate, int) or rate <= 0:
+        raise damaged(file, f"sampling_rate is {rate!r}, not a number of Hz")
+    return extractor
 
 
 def load_classifier(folder: Path, config: PreTrainedConfig, *, new_head: bool) -> PreTrainedModel:
@@ -17,11 +51,9 @@ def load_classifier(folder: Path, config: PreTrainedConfig, *, new_head: bool) -
         new_head: make a new head if the checkpoint has none, or one for another number of labels.
 
     Raises:
-        UserError: weights are missing or cut off, or have another shape than in the config.
+        UserError: weights are missing or damaged, or have another shape than in the config.
     """
-    stage = "download@model" if new_head else "train"
-    fix = f"make the checkpoint again: dvc repro --force {stage}"
-    try:
+    with reading(folder):
         model, loaded = AutoModelForAudioClassification.from_pretrained(
             folder,
             config=config,
@@ -30,13 +62,15 @@ def load_classifier(folder: Path, config: PreTrainedConfig, *, new_head: bool) -
             output_loading_info=True,
             trust_remote_code=False,
         )
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{' '.join(str(error).split())}; {fix}", file=folder) from None
     keys = loaded["missing_keys"] | {key for key, *_ in loaded["mismatched_keys"]}
     # Checkpoints that were trained without masking do not have its weights.
     allowed = HEAD if new_head else ()
     unfit = sorted(key for key in keys if not key.startswith(allowed) and not key.endswith("masked_spec_embed"))
     if unfit:
-        message = f"{len(unfit)} weights are missing or do not fit config.json (first: {unfit[0]}); {fix}"
-        raise UserError(message, file=folder)
+        stage = "download@model" if new_head else "train"
+        raise UserError(
+            f"{len(unfit)} weights are missing or do not fit config.json (first: {unfit[0]}); "
+            f"make the checkpoint again: dvc repro --force {stage}",
+            file=folder,
+        )
     return model

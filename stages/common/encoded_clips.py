@@ -12,9 +12,10 @@ import pyarrow as pa
 import torch
 from datasets import Array2D, ClassLabel, Dataset, DatasetInfo, Features, List, Value, load_from_disk
 from datasets.arrow_writer import ArrowWriter
-from transformers import AutoFeatureExtractor
 
-from stages.common.errors import UserError
+from stages.common.classifier import load_extractor
+from stages.common.errors import UserError, damaged, reading
+from stages.common.paths import SPLITS
 from stages.common.tables import read_json, write_json
 
 SHARD = "data-00000-of-00001.arrow"
@@ -95,12 +96,31 @@ def write_encoded_clips(
 
 
 def open_encoded_clips(folder: Path) -> EncodedClips:
-    """Open the rows without reading them."""
-    rows = load_from_disk(folder)
-    extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+    """Open the rows without reading their features.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    with reading(folder):
+        rows = load_from_disk(folder)
+        rows.data.validate(full=True)  # offsets that point outside the file would end the process
+    extractor = load_extractor(folder)
     cached = next((column for column in CACHE_COLUMNS.values() if column in rows.column_names), None)
     column = cached or extractor.model_input_names[0]
+    if reason := _find_damage(rows, column):
+        raise damaged(folder, reason)
     return EncodedClips(rows, rows.features["label"].names, extractor, column, read_json(folder / SETTINGS))
+
+
+def _find_damage(rows: Dataset, column: str) -> str | None:
+    """Return what is wrong with the rows of data/encoded, or None."""
+    if missing := [name for name in ("clip", "label", column) if name not in rows.column_names]:
+        return f"it has no column {missing[0]}"
+    names = getattr(rows.features["label"], "names", None)
+    clips, labels = rows.data.column("clip").to_pylist(), rows.data.column("label").to_pylist()
+    if unnamed := [label for label in labels if label is None or label not in range(len(names or ()))]:
+        return f"label {unnamed[0]} is none of {names}"
+    return None if len(set(clips)) == len(clips) > 0 else "it has no clips, or one twice"
 
 
 class Clips(NamedTuple):
@@ -137,17 +157,24 @@ def select_split(encoded: EncodedClips, splits: pd.DataFrame, split: str) -> Cli
     """Return the clips of one split, in the order of data/encoded.
 
     Raises:
-        UserError: data/splits.csv lists a clip that data/encoded does not have.
+        UserError: data/splits.csv has no clip of the split, or data/encoded has other clips or labels.
     """
-    wanted = set(splits.loc[splits["split"] == split, "clip"])
+    chosen = splits[splits["split"] == split]
+    if chosen.empty:
+        raise damaged(SPLITS, f"no clip is in {split}")
+    wanted = dict(zip(chosen["clip"], chosen["label"]))
     names = encoded.rows.data.column("clip").to_pylist()
-    if missing := sorted(wanted - set(names)):
+    if missing := sorted(wanted.keys() - set(names)):
         raise UserError(f"data/splits.csv lists clip {missing[0]}, data/encoded does not have it; run dvc repro")
     numbers = [number for number, name in enumerate(names) if name in wanted]
-    labels = encoded.rows.data.column("label").to_numpy()[numbers]
-    return Clips(
-        [names[number] for number in numbers], labels, StoredFeatures(encoded.rows, encoded.feature_column, numbers)
-    )
+    labels, selected = encoded.rows.data.column("label").to_numpy()[numbers], [names[number] for number in numbers]
+    for name, label in zip(selected, labels):
+        if encoded.labels[label] != wanted[name]:
+            raise UserError(
+                f"clip {name} has the label {wanted[name]} in data/splits.csv, {encoded.labels[label]} in "
+                "data/encoded; run dvc repro"
+            )
+    return Clips(selected, labels, StoredFeatures(encoded.rows, encoded.feature_column, numbers))
 
 
 def collate(encoded: EncodedClips, clips: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:

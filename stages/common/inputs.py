@@ -19,6 +19,7 @@ import pathspec
 import yaml
 
 from stages.common.errors import UserError
+from stages.common.params import read_file
 from stages.common.paths import PARAMS, UNRECORDED
 
 HASHED_SIZE = 1 << 20  # bytes; larger files are compared by size and time, because hashing gigabytes takes minutes
@@ -91,9 +92,10 @@ def read_inputs(entry: dict[str, Any]) -> dict[str, Any]:
         files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
         states |= {file.as_posix(): _state(file) for file in files if not ignored.match_file(file)}
     if entry.get("params"):
+        params: Any
         try:
-            params = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            params = read_file()
+        except UserError as error:
             params = str(error)
         for section in entry["params"]:
             states |= _flatten(f"{PARAMS}: {section}", _find(params, section))

@@ -5,14 +5,16 @@ This decides only whether the file is accepted. No output depends on it, so dvc.
 
 import copy
 import difflib
+import reprlib
 from collections.abc import Iterator
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from stages.common.errors import InvalidParamsError, UserError
 from stages.common.params import SECTIONS, find_schema, models_of, read_file, validate_section
@@ -28,6 +30,8 @@ RENAMED_KEYS = {
     "train.frozen": "train.freeze",
 }
 RENAMED_SOURCES = {"procedural": "synthetic", "scratch": "random_weights"}
+SHORT = reprlib.Repr()  # of values in messages
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 100
 
 
 def check_params(stage: str, target: str | None = None) -> None:
@@ -41,12 +45,7 @@ def check_params(stage: str, target: str | None = None) -> None:
     Raises:
         InvalidParamsError: with all problems that were found.
     """
-    try:
-        content = read_file()
-    except (OSError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        # E.g. a folder, a date without a day, a number of thousands of digits, or thousands of nested lists.
-        message = " ".join(str(error).split())
-        raise UserError(f"cannot be read: {message}", file=PARAMS) from None
+    content = read_file()
     problems = []
     for name in [name for name in content if name not in SECTIONS]:
         near = difflib.get_close_matches(str(name), set(SECTIONS) - set(content), n=1)
@@ -115,8 +114,9 @@ def _correct_keys(section: str, node: Any, schema: Any) -> Any:
 def _recorded_params(stage: str) -> dict[str, Any]:
     """Return the params that a stage last ran with, by dotted key, from dvc.lock."""
     try:
-        params = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"][stage]["params"][PARAMS.name]
-    except (OSError, LookupError, TypeError, ValueError, RecursionError, yaml.YAMLError):
+        lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8"))
+        params = lock["stages"][stage]["params"][PARAMS.name]
+    except (OSError, LookupError, TypeError, ValueError, RecursionError, YAMLError):
         return {}
     return params if isinstance(params, dict) else {}
 
@@ -141,16 +141,18 @@ def _explain(section: str, node: Any, schema: Any, detail: Any) -> UserError:
     if kind == "missing":
         return UserError("missing; add it", key=where)
     if kind in ("model_type", "model_attributes_type"):
-        return UserError(f"must be a mapping, got {value!r}; see presets/ for complete files", key=where)
+        return UserError(f"must be a mapping, got {SHORT.repr(value)}; see presets/ for complete files", key=where)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         source = value.get("source") if isinstance(value, dict) else None
         known = [get_args(model.model_fields["source"].annotation)[0] for model in _models_at(schema, detail["loc"])]
         if new := RENAMED_SOURCES.get(str(source)):
             return UserError(f"{source} is renamed, write {new}", key=f"{where}.source")
-        return UserError(f"must be {' or '.join(known)}, got {source!r}", key=f"{where}.source")
+        return UserError(f"must be {' or '.join(known)}, got {SHORT.repr(source)}", key=f"{where}.source")
     if kind == "value_error":
         return UserError(str(detail["ctx"]["error"]), key=where)
-    return UserError(f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {value!r}", key=where)
+    if kind == "bool_type" and str(value).lower() in ("yes", "no", "on", "off"):
+        return UserError(f"must be true or false, got {value}: YAML 1.2, which DVC reads, has no such word", key=where)
+    return UserError(f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {SHORT.repr(value)}", key=where)
 
 
 def _closest_key(schema: Any, detail: Any) -> str | None:

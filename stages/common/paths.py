@@ -30,4 +30,6 @@ REPORT = Path("metrics/report.html")
 
 PUBLISHED = Path("models/published")
 
+IN_GIT = (SPLIT_COUNTS, EPOCHS, METRICS, PREDICTIONS, FIGURE)
+
 UNRECORDED = Path("unrecorded")

@@ -9,7 +9,10 @@ Writes  metrics/metrics.json: accuracy with its 95% interval, macro-F1, log loss
 Run     python -m stages.evaluate
 """
 
+from typing import TYPE_CHECKING
+
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
+from stages.common.errors import damaged
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
 from stages.common.paths import (
@@ -31,6 +34,20 @@ from stages.common.paths import (
 from stages.common.stage import run_stage
 from stages.evaluate.params import EvaluateParams
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def selection_accuracy(epochs: "DataFrame", best_epoch: int) -> float:
+    """Return the accuracy of an epoch on the clips that selected it. epochs: as `read_epochs` returns them.
+
+    Raises:
+        UserError: there is no such epoch.
+    """
+    if best_epoch not in epochs.index:
+        raise damaged(TRAINING, f"its best epoch {best_epoch} is not in {EPOCHS}")
+    return float(epochs["eval_accuracy"][best_epoch])
+
 
 def main() -> None:
     """Classify the test clips, measure, and draw."""
@@ -40,7 +57,7 @@ def main() -> None:
     from transformers.utils import logging
 
     from stages.common.encoded_clips import open_encoded_clips
-    from stages.common.tables import read_epochs, read_json, read_table, write_json, write_table
+    from stages.common.tables import read_epochs, read_json, read_table, require_recordings, write_json, write_table
     from stages.evaluate.figures import Result, save_result
     from stages.evaluate.metrics import measure, round_floats
     from stages.evaluate.prediction import predict_test_clips
@@ -52,13 +69,12 @@ def main() -> None:
     )
     make_deterministic(0, params.threads)
     logging.set_verbosity_error()
-    splits, epochs = read_table(SPLITS), read_epochs(EPOCHS)
+    splits, epochs, training = read_table(SPLITS), read_epochs(EPOCHS), read_json(TRAINING)
     predictions = predict_test_clips(open_encoded_clips(ENCODED), splits, params)
+    require_recordings(read_table(CLIPS), splits[splits["split"] == "test"])
     groups = splits.set_index("clip").loc[predictions.clips, "group"].to_numpy()
-    training = read_json(TRAINING)
-    selection_accuracy = float(epochs.loc[training["best_epoch"], "eval_accuracy"])
-    metrics = measure(predictions, groups, read_json(BASELINES), training["selected_on"], selection_accuracy)
-    metrics = round_floats(metrics)
+    selected = selection_accuracy(epochs, training["best_epoch"])
+    metrics = round_floats(measure(predictions, groups, read_json(BASELINES), training["selected_on"], selected))
     table = predictions.to_table()
     summary = (
         f"accuracy {metrics['accuracy']:.3f} ({metrics['accuracy_low']:.2f} to {metrics['accuracy_high']:.2f}) "

@@ -97,11 +97,13 @@ def measure_baselines(raw: Path, clips: "DataFrame", splits: "DataFrame", second
 
 def main() -> None:
     """Write the accuracies."""
-    from stages.common.tables import read_table, write_json
+    from stages.common.tables import read_table, require_recordings, write_json
 
     seconds = load_params("resample_encode.max_seconds", Number)
     require_files(CLIPS, SPLITS)
-    accuracies = measure_baselines(RAW, read_table(CLIPS), read_table(SPLITS), seconds)
+    clips, splits = read_table(CLIPS), read_table(SPLITS)
+    require_recordings(clips, splits)
+    accuracies = measure_baselines(RAW, clips, splits, seconds)
     with atomic_outputs(BASELINES) as [file]:
         write_json(file, accuracies)  # not rounded, since a model may be exactly as good
     print(f"{BASELINES}: " + ", ".join(f"{name} {value:.3f}" for name, value in accuracies.items()))

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
-from transformers import AutoConfig
 
 from stages.common.architectures import use_cached_part
-from stages.common.classifier import load_classifier
+from stages.common.classifier import load_classifier, load_config
 from stages.common.device import find_device, with_smaller_batches
 from stages.common.encoded_clips import EncodedClips, collate, select_split
 from stages.common.errors import UserError
@@ -55,8 +54,7 @@ def predict_test_clips(encoded: EncodedClips, splits: pd.DataFrame, params: Eval
     if len(encoded.labels) < 2:
         raise UserError(f"the only label is {encoded.labels[0]}; add clips of another", file=ENCODED)
     clips = select_split(encoded, splits, "test")
-    config = AutoConfig.from_pretrained(FINETUNED, trust_remote_code=False)
-    model = load_classifier(FINETUNED, config, new_head=False).to(find_device()).eval()
+    model = load_classifier(FINETUNED, load_config(FINETUNED), new_head=False).to(find_device()).eval()
     window = window_length(encoded, model, params.window_seconds, "evaluate.window_seconds")
     with use_cached_part(model, encoded.cached_part):
         probabilities, window_accuracy = with_smaller_batches(

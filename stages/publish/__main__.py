@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
-from stages.common.errors import UserError
+from stages.common.errors import UserError, damaged, reading
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
 from stages.common.paths import (
@@ -47,16 +47,31 @@ def open_model(folder: Path) -> None:
     Raises:
         UserError: a file is missing or damaged.
     """
-    from transformers import AutoConfig, AutoFeatureExtractor
+    from stages.common.classifier import load_classifier, load_config, load_extractor
 
-    from stages.common.classifier import load_classifier
+    load_classifier(folder, load_config(folder), new_head=False)
+    load_extractor(folder)
 
-    try:
-        load_classifier(folder, AutoConfig.from_pretrained(folder, trust_remote_code=False), new_head=False)
-        AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        message = f"cannot be opened: {' '.join(str(error).split())}; train again: dvc repro --force train"
-        raise UserError(message, file=folder) from None
+
+def check_copied_files() -> None:
+    """Open the files that are copied as they are, as far as that takes no time.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    from PIL import Image
+    from safetensors import safe_open
+
+    from stages.common.tables import read_table
+
+    read_table(PREDICTIONS)
+    with reading(FIGURE), Image.open(FIGURE) as figure:
+        figure.verify()
+    for file in FINETUNED.glob("*.safetensors"):
+        with reading(file), safe_open(file, "np"):
+            pass
+    if not any(RUNS.iterdir()):
+        raise damaged(RUNS, "it is empty")
 
 
 def git_commit() -> str:
@@ -78,6 +93,7 @@ def main() -> Callable[[], None] | None:
     params = load_params("publish", PublishParams)
     require_files(TRAINING, METRICS, PREDICTIONS, FIGURE, SPLIT_COUNTS, EPOCHS, RUNS, DATASET_SOURCE, BASE_SOURCE)
     accuracy = read_json(METRICS)["accuracy"]
+    check_copied_files()
     owner = "your-name"
     if params.push:
         check_accuracy(params.min_accuracy, accuracy)

@@ -56,19 +56,19 @@ def main() -> None:
     # isort: split
     import numpy as np
     from tqdm import tqdm
-    from transformers import AutoConfig
 
     from stages.common.architectures import receptive_field
     from stages.common.audio import is_silent
+    from stages.common.classifier import load_config
     from stages.common.encoded_clips import CACHE_COLUMNS, SHARD, write_encoded_clips
-    from stages.common.tables import read_table
+    from stages.common.tables import read_table, require_intact
     from stages.common.threads import map_in_threads
     from stages.resample_encode import features
 
     params = load_params("resample_encode", ResampleEncodeParams)
     require_files(CLIPS, BASE / "config.json")
     extractor = features.load_feature_extractor(BASE, params.feature_extractor)
-    config = AutoConfig.from_pretrained(BASE, trust_remote_code=False)
+    config = load_config(BASE)
     clips, silent = read_table(CLIPS), []
     workers = params.workers or count_workers(on_gpu=find_device() != "cpu" and params.cache != "input")
     min_samples = features.find_min_samples(extractor, receptive_field(config))
@@ -76,7 +76,7 @@ def main() -> None:
 
     def encode(clip: tuple[str, str]) -> np.ndarray:
         file, sha256 = RAW / clip[0], clip[1]
-        features.require_intact(file, sha256)
+        require_intact(file, sha256)
         samples = features.load_clip(file, extractor, params.max_seconds, min_samples)
         if is_silent(samples):
             silent.append(file.stem)

@@ -1,6 +1,5 @@
 """Turn a clip into the model's input with the base model's feature extractor."""
 
-import hashlib
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import torch
 from transformers import AutoFeatureExtractor
 
 from stages.common.audio import find_rate_problem, load_audio
+from stages.common.classifier import load_extractor
 from stages.common.errors import UserError
 
 
@@ -19,30 +19,23 @@ def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
     """Load the base model's feature extractor, with some settings replaced.
 
     Raises:
-        UserError: the feature extractor has no such setting, or its sampling rate cannot be used.
+        UserError: the feature extractor has no such setting or does not accept its value, or its sampling rate cannot
+            be used.
     """
     key = "resample_encode.feature_extractor"
     if "sampling_rate" in settings and (problem := find_rate_problem(settings["sampling_rate"])):
         raise UserError(problem, key=f"{key}.sampling_rate")
-    extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+    extractor = load_extractor(folder)
+    if problem := find_rate_problem(extractor.sampling_rate):
+        raise UserError(problem, file=folder / "preprocessor_config.json")
     for name in settings:
         if name not in extractor.to_dict():
             raise UserError(f"{type(extractor).__name__} has no such setting", key=f"{key}.{name}")
-    extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False, **settings)
-    if problem := find_rate_problem(getattr(extractor, "sampling_rate", None)):
-        raise UserError(problem, file=folder / "preprocessor_config.json")
-    return extractor
-
-
-def require_intact(file: Path, sha256: str) -> None:
-    """Raise UserError if a clip is not as clips.csv lists it: DVC hands on what the disk damaged in its cache."""
     try:
-        with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise UserError("missing; run dvc checkout or dvc repro", file=file) from None
-    if found != sha256:
-        raise UserError("its SHA-256 is not that of clips.csv; python -m tools.verify finds the damage", file=file)
+        return AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False, **settings)
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"not accepted: {reason}", key="resample_encode.feature_extractor") from None
 
 
 def find_min_samples(extractor: Any, start: int) -> int:

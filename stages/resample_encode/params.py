@@ -4,17 +4,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.common.params import Number, Section
+from stages.common.params import Seconds, Section, Threads
 
 
 class ResampleEncodeParams(Section):
     """How a clip becomes the model's input."""
 
-    max_seconds: Number = Field(gt=0, description="Use at most this many seconds of each clip, from its start.")
+    max_seconds: Seconds = Field(description="Use at most this many seconds of each clip, from its start.")
     feature_extractor: dict[str, bool | int | float | str] = Field(
         {}, description="Settings that replace those of the base model's feature extractor."
     )
-    workers: int | None = Field(None, ge=1, description="Number of threads; null: one for each core.")
+    workers: Threads | None = Field(None, description="Number of threads; null: one for each core.")
     cache: Literal["input", "feature_encoder", "base"] = Field(
         "input",
         description="What to store: input (of the model), or the output of its feature_encoder or base.",

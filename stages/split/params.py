@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, JsonValue, field_validator
 
-from stages.common.errors import UserError
+from stages.common.errors import UserError, printable
 from stages.common.params import Number, Section
 from stages.split.methods import METHODS
 
@@ -44,6 +44,14 @@ class SplitParams(Section):
         if method not in METHOD_NAMES:
             raise ValueError(f"must be {' or '.join(METHOD_NAMES)}, got {method!r}")
         return method
+
+    @field_validator("groups")
+    @classmethod
+    def _check_groups(cls, groups: dict[str, str]) -> dict[str, str]:
+        for name in groups:
+            if not name.strip() or name != printable(name):
+                raise ValueError(f"the group name {name!r} is empty, or has a line break or a control character")
+        return groups
 
     def find_conflicts(self, sections: dict[str, Any]) -> Iterator[UserError]:
         """Check the keys against each other."""

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from stages.common.architectures import DROPOUTS, freeze_part, set_dropout
-from stages.common.classifier import load_classifier
+from stages.common.classifier import load_classifier, load_config
 from stages.common.errors import UserError
 from stages.train.params import TrainParams
 
@@ -16,7 +16,7 @@ def build_model(base: Path, labels: list[str], params: TrainParams) -> PreTraine
     Raises:
         UserError: the architecture does not have what params ask for, or weights are missing.
     """
-    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    config = load_config(base)
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     # The base model's own task may have left a sigmoid for pipeline(), or other outputs than evaluate expects.
     config.problem_type, config.return_dict = None, True

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stages.common.environment import use_first_gpu
 from stages.common.errors import UserError
-from stages.common.params import Number, Section
+from stages.common.params import Number, Seconds, Section, Threads, find_window_conflicts
 
 # The parts of the model whose output is cached -> the values of train.freeze that do not train them.
 FROZEN_BY = {"feature_encoder": ("feature_encoder", "base"), "base": ("base",)}
@@ -29,8 +29,8 @@ class TrainParams(Section):
     """Training with the Trainer of Transformers."""
 
     seed: int = Field(42, ge=0, lt=2**32, description="Another seed gives another head, order and windows.")
-    threads: int | None = Field(
-        None, ge=1, description="CPU threads; null: all. A fixed number gives byte-identical results."
+    threads: Threads | None = Field(
+        None, description="CPU threads; null: all. A fixed number gives byte-identical results."
     )
     epochs: int = Field(
         10, ge=1, description="Passes over the training clips. The weights of the best epoch are restored."
@@ -44,8 +44,8 @@ class TrainParams(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 or fp16 if the device supports it, else fp32. fp16 needs a GPU."
     )
-    window_seconds: Number | None = Field(
-        None, gt=0, description="Length of random training crops; null: complete clips, as Whisper and AST need."
+    window_seconds: Seconds | None = Field(
+        None, description="Length of random training crops; null: complete clips, as Whisper and AST need."
     )
     freeze: Literal["none", "feature_encoder", "base"] = Field(
         "none", description="Part that is not trained: none, feature_encoder, or base (all but the head)."
@@ -66,12 +66,17 @@ class TrainParams(Section):
         [], description="Trackers that the Trainer reports to, besides the TensorBoard logs."
     )
 
+    @field_validator("report_to")
+    @classmethod
+    def _check_trackers(cls, trackers: list[str]) -> list[str]:
+        if len(set(trackers)) < len(trackers):
+            raise ValueError("lists a tracker twice; keep one")
+        return trackers
+
     def find_conflicts(self, sections: dict[str, Any]) -> Iterator[UserError]:
         """Check the windows and the frozen part against the encoded clips."""
+        yield from find_window_conflicts("train.window_seconds", self.window_seconds, sections)
         if encode := sections.get("resample_encode"):
-            if self.window_seconds and self.window_seconds > encode.max_seconds:
-                message = f"{self.window_seconds} s is longer than resample_encode.max_seconds: {encode.max_seconds}"
-                yield UserError(message, key="train.window_seconds")
             yield from self.find_cache_conflicts(encode.cache)
 
     def find_cache_conflicts(self, part: str | None) -> Iterator[UserError]:

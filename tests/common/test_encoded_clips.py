@@ -33,7 +33,7 @@ def test_features_are_read_as_they_were_written(tmp_path: Path, column: str, sha
     rows = load_from_disk(tmp_path / "encoded")
     for read, written in zip(rows.with_format("numpy")[column], arrays, strict=True):
         np.testing.assert_array_equal(read, written)
-    splits = pd.DataFrame({"clip": names[::-1], "split": ["test", "train", "test", "test"]})
+    splits = pd.DataFrame({"clip": names[::-1], "label": list("baba"), "split": ["test", "train", "test", "test"]})
     clips = select_split(EncodedClips(rows, ["a", "b"], None, column, {}), splits, "test")
     assert clips.names == ["clip0", "clip1", "clip3"]
     assert clips.labels.tolist() == [0, 1, 1]

@@ -2,10 +2,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+from dvc.utils.serialize import load_yaml
 from helpers import problems, user_error
 from pydantic import Field
 
-from stages.common.params import Number, Section, find_schema, load_params
+from stages.common.params import Number, Section, find_schema, load_params, read_file
 from stages.common.params_help import describe_params
 
 
@@ -13,6 +14,7 @@ class Example(Section):
     epochs: int = Field(ge=1)
     learning_rate: Number = Field(gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
+    shuffle: bool = False
 
 
 class Here(Section):
@@ -58,6 +60,8 @@ def test_learning_rate_with_exponent(text: str) -> None:
         ("train: {epochs: 2, learning_rate: 1, precision: fp8}", "train.precision", "'fp32' or 'bf16'"),
         ("evaluate: {}", "train", "missing"),
         ("train: 7", "train", "got 7"),
+        ("train: {epochs: 2, learning_rate: 1e400}", "train.learning_rate", "got inf"),
+        ("train: {epochs: 2, learning_rate: 1.0, shuffle: yes}", "train.shuffle", "must be true or false, got yes"),
     ],
 )
 def test_invalid_key(text: str, key: str, fact: str) -> None:
@@ -67,10 +71,69 @@ def test_invalid_key(text: str, key: str, fact: str) -> None:
     assert "\n" not in found[key]
 
 
-@pytest.mark.parametrize("content", [b"train: {", b"- train", b"", b"\xff\xfe"])
+@pytest.mark.parametrize("text", ["017", "0o17", "1:30", "yes", "On", "5e-5", "1e5", "1_000", "0x1F", "~", "'1e5'"])
+def test_values_are_those_that_dvc_records(text: str) -> None:
+    Path("params.yaml").write_text(f"train:\n  a: {text}\n  b:\n  - {text}\n")
+    recorded = load_yaml("params.yaml")
+    assert repr(read_file()) == repr(recorded)
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbftrain: 1", b"train: 1\r\n", b"train:\t1", b"x: &x 1\ntrain: *x"])
+def test_odd_but_valid_file(content: bytes) -> None:
+    Path("params.yaml").write_bytes(content)
+    assert read_file()["train"] == 1
+
+
+BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+CHAIN = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 3000))
+INVALID = {
+    "cut": b"train: {",
+    "list": b"- train",
+    "empty": b"",
+    "utf-16": "train: 1".encode("utf-16"),
+    "latin-1": "train: Gr\xfcn".encode("latin-1"),
+    "nul": b"train: \x00",
+    "tab": b"train:\n\tepochs: 1",
+    "section twice": b"train: {epochs: 1}\nsplit: 1\ntrain: {epochs: 2}",
+    "key twice": b"train: {epochs: 1, epochs: 2}",
+    "two documents": b"train: 1\n---\ntrain: 2",
+    "unknown tag": b"train: !!python/object/apply:os.getcwd []",
+    "unknown alias": b"train: *x",
+    "bomb": BOMB.encode(),
+    "endless": b"train: &a [*a, *a]",
+    "chain": CHAIN.encode(),
+    "deep": b"train: " + b"[" * 100_000 + b"]" * 100_000,
+    "deep dashes": b"- " * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", INVALID.values(), ids=INVALID)
 def test_invalid_file(content: bytes) -> None:
     Path("params.yaml").write_bytes(content)
-    assert user_error(lambda: load_params("train", Example)).file == "params.yaml"
+    error = user_error(lambda: load_params("train", Example))
+    assert error.file == "params.yaml"
+    assert "\n" not in str(error)
+
+
+def test_key_that_is_listed_twice_is_named_with_its_line() -> None:
+    error = user_error(lambda: load("train: {epochs: 1}\ntrain:\n  epochs: 2\n"))
+    assert str(error) == 'params.yaml: not valid YAML: line 2: found duplicate key "train"'
+
+
+@pytest.mark.parametrize(
+    "value", ["2001-12-14", "!!set {a}", "!!binary aGk=", "9" * 30, "https://ann:secret@host/x", "https://secret@host"]
+)
+def test_unusable_value(value: str) -> None:
+    error = user_error(lambda: load(f"train:\n  list:\n  - 1\n  - {value}\n"))
+    assert error.key == "train.list.1"
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize("text", ["epochs: @", "@: 1", "precision: @", "learning_rate: [@]"])
+def test_long_values_are_cut(text: str) -> None:
+    long = "x" * 10**6
+    for message in str(user_error(lambda: load("train: {" + text.replace("@", long) + "}"))).splitlines():
+        assert len(message) < 2000
 
 
 def test_missing_file() -> None:

@@ -38,7 +38,8 @@ def write_raw(clips: pd.DataFrame, rejected: str = "", repetitions: pd.DataFrame
     """Write data/raw in the current folder, without recordings. rejected: lines of rejected.csv."""
     raw = Path("data/raw")
     raw.mkdir(parents=True)
-    clips.to_csv(raw / "clips.csv", index=False)
+    facts = {"path": "audio", "sha256": "0", "sampling_rate": 22_050, "channels": 1, "seconds": 30.0}
+    clips.assign(**facts).to_csv(raw / "clips.csv", index=False)
     (raw / "rejected.csv").write_text(f"file,reason\n{rejected}")
     none = pd.DataFrame(columns=["clip", "recording"])
     (none if repetitions is None else repetitions).to_csv(raw / "repetitions.csv", index=False)

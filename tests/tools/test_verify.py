@@ -8,7 +8,7 @@ import pytest
 import yaml
 from helpers import dvc, git, user_error
 
-from tools import verify
+from tools import push, verify
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +117,7 @@ def test_damage_in_a_remote_is_named(copied: Path, tmp_path: Path) -> None:
     dvc(copied, "push", "-r", "storage")
     assert verify.verify("storage", repairs=False) == []
     empty = tmp_path / "empty"
+    empty.mkdir()
     dvc(copied, "remote", "add", "empty", str(empty))
     [line] = verify.verify("empty", repairs=False)
     assert "files of dvc.lock are missing" in line
@@ -163,6 +164,28 @@ def test_output_of_an_earlier_run(copied: Path) -> None:
 def test_remote_that_cannot_list_its_files(copied: Path) -> None:
     dvc(copied, "remote", "add", "web", "http://127.0.0.1:9/files")
     assert user_error(lambda: verify.verify("web", repairs=False)).file == "remote web"
+
+
+def test_remote_whose_folder_is_gone(copied: Path, tmp_path: Path) -> None:
+    dvc(copied, "remote", "add", "gone", str(tmp_path / "gone"))
+    error = user_error(lambda: verify.verify("gone", repairs=False))
+    assert error.file == "remote gone"
+    assert f"{tmp_path / 'gone'} does not exist" in str(error)
+
+
+@pytest.mark.parametrize("content", [b"stages: [", b"stages: 3", b"[]", b"\xff", b"x: 1"])
+def test_damaged_lock_is_named(copied: Path, content: bytes) -> None:
+    Path("dvc.lock").write_bytes(content)
+    message = str(user_error(lambda: verify.verify(None, repairs=False)))
+    assert "dvc.lock" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_password_of_a_remote_is_not_printed(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    dvc(copied, "remote", "add", "web", "http://ann:hunter2@127.0.0.1:9/files")
+    assert "hunter2" not in str(user_error(lambda: verify.verify("web", repairs=False)))
+    assert "hunter2" not in str(user_error(lambda: push.push_runs("web")))
+    assert "hunter2" not in "".join(capfd.readouterr())
 
 
 def test_unknown_remote_and_missing_lock(copied: Path) -> None:

@@ -18,7 +18,7 @@ from stages.common import interrupts
 from stages.common.audio import EXTENSIONS
 from stages.common.errors import UserError
 from stages.common.hub_id import HubId
-from stages.common.params import Number, Section
+from stages.common.params import Number, Seconds, Section
 from stages.download.dataset import archives, parquet
 from stages.download.dataset.selection import is_audio, select_clips, target_path
 
@@ -66,7 +66,7 @@ class SyntheticClips(ClipSource):
 
     source: Literal["synthetic"]
     clips_per_label: int = Field(120, ge=1, description="Number of clips for each of the ten genres.")
-    seconds: Number = Field(5, gt=0, description="Length of a clip.")
+    seconds: Seconds = Field(5, description="Length of a clip.")
     seed: int = Field(1, ge=0, lt=2**32, description="Another seed composes other clips.")
 
     def find_obstacles(self) -> Iterator[UserError]:
