@@ -8,7 +8,6 @@ import numpy as np
 import soundfile
 import soxr
 
-EXTENSIONS = {".wav", ".flac", ".ogg", ".mp3", ".au", ".aif", ".aiff"}
 BLOCK = 1 << 18  # samples read at a time: 12 s at 22,050 Hz, so that an hour-long file needs little memory
 RESAMPLER_REACH = 0.1  # seconds after a cut that still affect the samples before it
 # libsndfile reads a truncated WAV, AIFF or AU without an error; only its log reports it.
