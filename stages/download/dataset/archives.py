@@ -136,8 +136,10 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
     except (*DAMAGED, *SENSELESS) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system; decompressors set none
             raise
-        text = "a header that makes no sense" if isinstance(error, SENSELESS) else " ".join(str(error).split())
-        problem = _describe(archive) or text
+        if other := _describe(archive):
+            message = f"it is {other}, not a tar file; name another file in download.dataset.archive"
+            raise UserError(message, file=archive.name) from None
+        problem = "a header that makes no sense" if isinstance(error, SENSELESS) else " ".join(str(error).split())
         raise UserError(
             f"broken archive ({problem}); the file in the repo is broken, so downloading it again will not help; set "
             "another download.dataset.revision, or report it to the repo's owner",
@@ -150,9 +152,5 @@ def _describe(archive: Path) -> str | None:
     with archive.open("rb") as content:
         start = content.read(512)
     if start.startswith(b"PK\3\4"):
-        return "a zip file, not a tar file"
-    return (
-        "an HTML page, not a tar file"
-        if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
-        else None
-    )
+        return "a zip file"
+    return "an HTML page" if start.lstrip().lower().startswith((b"<!doctype html", b"<html")) else None

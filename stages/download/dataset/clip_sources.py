@@ -20,9 +20,9 @@ from stages.common.hub_id import HubId
 from stages.common.params import Number, Section
 from stages.common.user_paths import expand_path
 from stages.download.dataset import archives, parquet
-from stages.download.dataset.folders import copy_clip, list_files
+from stages.download.dataset.folders import copy_clip, list_files, measure_clips
 from stages.download.dataset.labels import Spellings
-from stages.download.dataset.selection import Candidate, is_audio, save_clip, select_clips
+from stages.download.dataset.selection import Candidate, save_clip, select_clips
 
 
 class Fetched(NamedTuple):
@@ -111,7 +111,7 @@ class FolderClips(ClipSource):
 
     source: Literal["folder"]
     path: str = Field(
-        description="Folder of <label>/<file>: WAV, FLAC, OGG, MP3, AU or AIFF, of any sampling rate and channel count."
+        description="Folder of <label>/<file>: audio that libsndfile decodes, of any sampling rate and channel count."
     )
     licence: str = Field("unknown", description="Licence of the recordings, for the report and the model card.")
     label_spellings: Spellings = LABEL_SPELLINGS
@@ -120,13 +120,9 @@ class FolderClips(ClipSource):
         """Check that files and folders exist and that the disk has space for the clips."""
         yield from super().find_obstacles()
         try:
-            root = self._find_root()
-            sizes = [(root / path).stat().st_size for path in list_files(root).files if is_audio(path)]
-            yield from _check_space(sum(sizes), "download.dataset.path")
+            yield from _check_space(measure_clips(self._find_root()), "download.dataset.path")
         except UserError as error:
             yield error
-        except OSError:
-            pass  # fetch names the file
 
     def _find_root(self) -> Path:
         root = expand_path(self.path, "download.dataset.path")

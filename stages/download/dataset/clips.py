@@ -102,7 +102,7 @@ def count_originals(files: list[Path], path: str) -> dict[str, Any]:
     differ = [file.name for file in files if file.stem in known and _md5(file) != known[file.stem]]
     original = len(known) - len(differ)
     print(f"{original} of the {len(table)} files of {name} match the originals (MD5)")
-    _print_some([f"not the original: {name}" for name in differ], "source.json")
+    _print_some([f"not the original: {file}" for file in differ], "source.json")
     return {"table": name, "known": len(table), "original": original, "differ": differ}
 
 

@@ -1,6 +1,7 @@
 """List the files of a folder of clips, and copy them."""
 
 import os
+from contextlib import suppress
 from errno import EIO
 from pathlib import Path
 from typing import NamedTuple
@@ -80,6 +81,15 @@ def _list_folder(root: Path, folder: str, listing: Listing) -> list["os.DirEntry
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+def measure_clips(root: Path) -> int:
+    """Return the size of all clips in a folder, in bytes, as far as they can be read."""
+    size = 0
+    for path in list_files(root).files:
+        with suppress(OSError):
+            size += (root / path).stat().st_size if is_audio(path) else 0
+    return size
 
 
 def copy_clip(source: Path, target: Path) -> str | None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
+from unicodedata import is_normalized
 
 from stages.common.errors import UserError
 from stages.common.spelling import fold, show
@@ -15,14 +16,15 @@ def unite_labels(labels: Iterable[str], spellings: Spellings) -> dict[str, str]:
 
     Args:
         labels: of all clips, so that a spelling occurs once for each of its clips.
-        spellings: of one label: join gives all of them the name of the most frequent one, keep changes nothing.
+        spellings: of one label: join gives all of them the name of the most frequent one (of two equally frequent
+            ones, that in Unicode form NFC), keep changes nothing.
 
     Raises:
         UserError: a label has two spellings, and they are neither joined nor kept.
     """
     numbers = Counter(labels)
     by_form: dict[str, list[str]] = {}
-    for label in sorted(numbers, key=lambda label: (-numbers[label], label)):
+    for label in sorted(numbers, key=lambda label: (-numbers[label], not is_normalized("NFC", label), label)):
         by_form.setdefault(fold(label), []).append(label)
     united = {label: label for label in numbers}
     for first, *others in by_form.values():

@@ -1,6 +1,6 @@
 """Name the clips by their paths."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -52,12 +52,12 @@ def _join(place: Place, stem: str, level: int) -> str:
 def _number(names: list[str]) -> list[str]:
     """Append a number to each name that another clip already has."""
     used, numbered = set(names), []
-    seen: set[str] = set()
+    counters: dict[str, Iterator[int]] = {}
     for name in names:
         new = name
-        if name in seen:
-            new = next(other for number in count(2) if (other := f"{name}.{number}") not in used)
-        used.add(new)
-        seen.add(name)
+        if name in counters:
+            new = next(other for number in counters[name] if (other := f"{name}.{number}") not in used)
+            used.add(new)
+        counters.setdefault(name, count(2))
         numbered.append(new)
     return numbered

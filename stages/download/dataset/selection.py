@@ -1,6 +1,5 @@
 """Select the clips among the files of a data set by their paths."""
 
-import os
 import shutil
 import unicodedata
 from collections.abc import Iterable
@@ -50,9 +49,9 @@ def is_hidden(name: str) -> bool:
 def find_fault(path: str) -> str | None:
     """Return why a file with this path and the extension of audio cannot be a clip, or None."""
     suffix = PurePosixPath(path).suffix
-    if any(unicodedata.category(char) == "Cs" for char in path):
+    if "Cs" in _find_unwritable(path):
         return "its name is not UTF-8; rename it"
-    if any(unicodedata.category(char) == "Cc" for char in path):
+    if "Cc" in _find_unwritable(path):
         return "its name has a control character, such as a line break; rename it"
     if suffix.lower() in UNDECODABLE:
         return f"soundfile cannot decode it; convert it, e.g. ffmpeg -i x{suffix} x.flac"
@@ -104,7 +103,7 @@ def name_candidates(
     names = name_files([place for _, place in named])
     candidates, rejected = [], []
     for position, (path, place), name in zip(places, named, names):
-        longest = max(len(os.fsencode(part)) for part in (place.label, name))
+        longest = max(len(part.encode()) for part in (place.label, name))
         if longest > MAX_NAME:
             reason = f"its name, with what tells it apart from others, has {longest} bytes; shorten it to {MAX_NAME}"
             rejected.append((path, reason))
@@ -115,7 +114,12 @@ def name_candidates(
 
 def show_path(path: str) -> str:
     """Return a path as rejected.csv has it: with escapes if it is not UTF-8 or has control characters."""
-    return ascii(path) if any(unicodedata.category(char) in ("Cs", "Cc") for char in path) else path
+    return ascii(path) if _find_unwritable(path) else path
+
+
+def _find_unwritable(path: str) -> set[str]:
+    """Return the Unicode categories of a path that a table cannot hold: surrogates (Cs) and control characters (Cc)."""
+    return set() if path.isprintable() else {"Cs", "Cc"} & set(map(unicodedata.category, path))
 
 
 def save_clip(content: IO[bytes], target: Path) -> str | None:

@@ -77,7 +77,7 @@ class FolderCheckpoint(Section):
         """Copy the checkpoint.
 
         Raises:
-            UserError: the folder has no config.json.
+            UserError: the folder has no config.json, or links to files that are missing.
         """
         for obstacle in self.find_obstacles():
             raise obstacle
@@ -85,6 +85,8 @@ class FolderCheckpoint(Section):
         weights = [file for pattern in WEIGHTS for file in root.glob(pattern)]
         weights = weights or [file for pattern in OLD_WEIGHTS for file in root.glob(pattern)]
         for file in [*(root / name for name in CONFIGS if (root / name).is_file()), *weights]:
+            if not file.is_file():
+                raise UserError(f"{file} is a broken link, or not a file", key="download.model.path")
             shutil.copyfile(file, folder / file.name)
         return {"source": "folder", "id": root.resolve().name, "licence": self.licence}
 

@@ -123,7 +123,7 @@ def test_label_in_two_spellings(workspace: Path, use_folder: UseFolder) -> None:
     clips = write_clips(workspace / "mine", labels=("Cafe\u0301", "Caf\u00e9", "b"), number=2)
     use_folder(clips)
     assert user_error(download_dataset).key == "download.dataset.label_spellings"
-    for value, labels in (("join", {"Cafe\u0301", "b"}), ("keep", {"Cafe\u0301", "Caf\u00e9", "b"})):
+    for value, labels in (("join", {"Caf\u00e9", "b"}), ("keep", {"Cafe\u0301", "Caf\u00e9", "b"})):
         set_params(workspace, {"download.dataset.label_spellings": value})
         download_dataset()
         assert set(read_table(Path("data/raw/clips.csv"))["label"]) == labels

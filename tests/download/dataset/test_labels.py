@@ -32,6 +32,10 @@ def test_two_spellings_are_joined_if_asked(one: str, other: str, capsys: pytest.
     assert output.count("\n") == 1
 
 
+def test_composed_form_wins_a_tie() -> None:
+    assert set(unite_labels(["Cafe\u0301", "Caf\u00e9"], "join").values()) == {"Caf\u00e9"}
+
+
 def test_spellings_can_be_kept(capsys: pytest.CaptureFixture[str]) -> None:
     """E.g. the chords AM and Am."""
     assert unite_labels(["AM", "Am"], "keep") == {"AM": "AM", "Am": "Am"}

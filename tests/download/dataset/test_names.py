@@ -56,3 +56,9 @@ def test_names_differ(places: list[Place]) -> None:
 )
 def test_shortest_end_of_the_path(paths: list[str], names: list[str]) -> None:
     assert name_files([place(path) for path in paths]) == names
+
+
+def test_thousands_of_clips_with_one_path() -> None:
+    names = name_files([Place("a", ("audio.wav",))] * 20_000)
+    assert names[:3] == ["audio.wav", "audio.2.wav", "audio.3.wav"]
+    assert len(set(names)) == 20_000

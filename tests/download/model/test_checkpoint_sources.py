@@ -77,6 +77,13 @@ def test_no_weights(checkpoint_folder: Path) -> None:
     assert "no weights" in str(user_error(download_model))
 
 
+def test_broken_link(checkpoint_folder: Path) -> None:
+    """E.g. a snapshot that was copied without the Hub's blobs."""
+    (checkpoint_folder / "model.safetensors").unlink()
+    (checkpoint_folder / "model.safetensors").symlink_to("../../blobs/0")
+    assert "model.safetensors is a broken link" in str(user_error(download_model))
+
+
 def test_truncated_weights(checkpoint_folder: Path) -> None:
     weights = checkpoint_folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:9000])
