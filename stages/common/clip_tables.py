@@ -117,17 +117,17 @@ def match_table(table: pd.Series, labels: Mapping[str, str], path: str) -> Match
 def match_names(names: list[str], labels: Mapping[str, str]) -> dict[str, str]:
     """Return name -> clip for the names in a table that belong to a clip, whatever their spelling.
 
-    A name may have an extension, folders, another case or Unicode form, or md5sum's `*`. A name that fits several
-    clips belongs to none of them, and an exact match comes first.
+    A name may have an extension, folders, another case or Unicode form, md5sum's `*`, or lack the zeros before a
+    number. A name that fits several clips belongs to none of them, and an exact match comes first.
     """
     exact = {name: name for name in names if name in labels}
     folded: dict[str, list[str]] = {}
     for clip in labels:
-        folded.setdefault(fold(clip), []).append(clip)
+        folded.setdefault(_key(clip), []).append(clip)
     known = {fold(label) for label in labels.values()}
     matches = {}
     for name in names:
-        found = [folded[form] for form in map(fold, list_forms(name)) if form in folded]
+        found = [folded[form] for form in map(_key, list_forms(name)) if form in folded]
         if name in exact:
             matches[name] = name
         elif found and len(found[0]) == 1 and found[0][0] not in exact:
@@ -147,6 +147,12 @@ def list_forms(name: str) -> Iterator[str]:
         suffix = PurePosixPath(joined).suffix
         if suffix.lower() in EXTENSIONS:
             yield joined.removesuffix(suffix)
+
+
+def _key(name: str) -> str:
+    """Return what all spellings of a clip's name share. Spreadsheets drop the zeros before a number."""
+    folded = fold(name)
+    return folded.lstrip("0") or "0" if folded.isdecimal() else folded
 
 
 def _split(name: str) -> tuple[str, ...]:
