@@ -27,6 +27,15 @@ DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 # What tarfile raises for headers that are no damage, but make no sense.
 SENSELESS = (ValueError, LookupError, ArithmeticError, RecursionError, MemoryError)
 
+# The first bytes of files that are often found in place of a tar file.
+OTHER_KINDS = {
+    b"PK\3\4": "a zip file",
+    b"PAR1": "a Parquet file",
+    b"7z\xbc\xaf": "a 7z file",
+    b"Rar!": "a RAR file",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file",
+}
+
 
 class _StrictHeader(tarfile.TarInfo):
     """A header of a tar file. tarfile takes a damaged header for the end of the archive; this refuses it."""
@@ -151,6 +160,6 @@ def _describe(archive: Path) -> str | None:
     """Return what a file is that is often found in place of a tar file, or None."""
     with archive.open("rb") as content:
         start = content.read(512)
-    if start.startswith(b"PK\3\4"):
-        return "a zip file"
-    return "an HTML page" if start.lstrip().lower().startswith((b"<!doctype html", b"<html")) else None
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    return next((kind for magic, kind in OTHER_KINDS.items() if start.startswith(magic)), None)

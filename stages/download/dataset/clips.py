@@ -15,7 +15,7 @@ from stages.common.tables import Clip
 from stages.common.threads import map_in_threads
 from stages.download.dataset import repetitions
 from stages.download.dataset.folders import LINK
-from stages.download.dataset.selection import HIDDEN, NOT_AUDIO
+from stages.download.dataset.selection import HIDDEN, MISPLACED, NOT_AUDIO
 
 MAX_LISTED = 10  # files that are printed for each reason
 # The columns of metrics/predictions.csv that are no labels.
@@ -156,11 +156,19 @@ def report_lost_labels(clips: list[Clip], left_out: list[tuple[str, str]]) -> No
     found = {clip.label for clip in clips}
     lost: dict[str, list[str]] = {}
     for path, reason in left_out:
-        label = path.rstrip("/") if path.endswith("/") else PurePosixPath(path).parent.name
+        label = _find_label(path, reason)
         if label and label not in found and reason != HIDDEN and not reason.startswith(LINK):
             lost.setdefault(label, []).append(f"{path}: {reason}")
     for label, lines in lost.items():
         print(f"warning: label {label} has no clip left; not used: {len(lines)} (first: {lines[0]})")
+
+
+def _find_label(path: str, reason: str) -> str:
+    """Return the label that a path in rejected.csv belongs to; "" if none."""
+    if path.endswith("/"):
+        return path.rstrip("/")
+    parts = PurePosixPath(path[1:-1] if path.endswith(("'", '"')) else path).parts  # escaped paths have quotes
+    return parts[0 if reason == MISPLACED else -2] if len(parts) > 1 else ""
 
 
 def _print_some(lines: list[str], table: str) -> None:

@@ -10,7 +10,7 @@ from stages.common.errors import UserError
 from stages.download.dataset.selection import is_audio, is_hidden, save_clip, show_path
 
 EMPTY = "empty folder"
-LINK = "link to a folder that was already read as"
+LINK = "link to a folder that is read already"
 
 
 class Listing(NamedTuple):
@@ -46,7 +46,7 @@ def list_files(root: Path) -> Listing:
             if first == path:
                 level.append(path)
             else:
-                listing.ignored.append((f"{show_path(path)}/", f"{LINK} {show_path(first)}"))
+                listing.ignored.append((f"{show_path(path)}/", f"{LINK}: {show_path(first)}/"))
     listing.files.sort(key=lambda path: path.split("/"))
     return listing
 

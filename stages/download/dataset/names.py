@@ -36,11 +36,11 @@ def _suffix(place: Place) -> str:
 
 def _find_stems(places: Sequence[Place]) -> list[str]:
     """Return the file names, with an extension only if they differ in nothing else."""
-    places_of: dict[tuple[str, tuple[str, ...], str], set[str]] = {}
+    names_of: dict[tuple[str, tuple[str, ...], str], set[str]] = {}
     keys = [(label, parts[:-1], PurePosixPath(parts[-1]).stem) for label, parts in places]
     for key, place in zip(keys, places):
-        places_of.setdefault(key, set()).add(place.parts[-1])
-    return [key[2] if len(places_of[key]) == 1 else place.parts[-1] for key, place in zip(keys, places)]
+        names_of.setdefault(key, set()).add(place.parts[-1])
+    return [key[2] if len(names_of[key]) == 1 else place.parts[-1] for key, place in zip(keys, places)]
 
 
 def _join(place: Place, stem: str, level: int) -> str:

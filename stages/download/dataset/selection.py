@@ -13,6 +13,7 @@ from stages.download.dataset.names import Place, name_files
 
 HIDDEN = "hidden file"  # the reason for ignoring one
 NOT_AUDIO = "not an audio file"
+MISPLACED = "not at <label>/<file>"
 MAX_NAME = 255  # bytes, of most file systems
 
 
@@ -76,7 +77,7 @@ def select_clips(paths: Iterable[str], depth: int | None = None, spellings: Spel
         elif PurePosixPath(path).suffix.lower() not in EXTENSIONS | UNDECODABLE:
             ignored.append((show_path(path), NOT_AUDIO))
         elif len(parts) < 2 or len(parts) != (depth or len(parts)):
-            rejected.append((show_path(path), "not at <label>/<file>"))
+            rejected.append((show_path(path), MISPLACED))
         elif fault := find_fault(path):
             rejected.append((show_path(path), fault))
         elif first.setdefault(path, position) != position:

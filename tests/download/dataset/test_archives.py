@@ -65,12 +65,13 @@ def refusal(tmp_path: Path, content: bytes) -> str:
         (b"not an archive", "broken archive"),
         (b"", "broken archive"),
         (b"PK\3\4" + bytes(600), "a zip file, not a tar file"),
+        (b"\x28\xb5\x2f\xfd" + bytes(600), "a Zstandard file, not a tar file"),
         (b"\n<!DOCTYPE html><title>Sign in</title>" + bytes(600), "an HTML page, not a tar file"),
         (START + b"\noid sha256:0\nsize 9\n", "a Git LFS pointer, not the file itself; run git lfs pull"),
         (TAR + TAR, "it goes on after its end"),
         (gzip.compress(TAR) + gzip.compress(TAR), "it goes on after its end"),
     ],
-    ids=["text", "empty", "zip", "html", "lfs", "two-archives", "two-compressed-archives"],
+    ids=["text", "empty", "zip", "zstandard", "html", "lfs", "two-archives", "two-compressed-archives"],
 )
 def test_other_file(tmp_path: Path, content: bytes, problem: str) -> None:
     assert problem in refusal(tmp_path, content)
