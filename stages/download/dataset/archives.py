@@ -126,7 +126,7 @@ def unpack(archive: Path, targets: dict[str, Path]) -> dict[str, str]:
     wanted, rejected = dict(targets), {}
     with _opened(archive) as tar, tqdm(desc="unpack", total=len(wanted), unit="clip") as bar:
         for member in _read_members(tar):
-            if target := wanted.pop(member.name, None):
+            if member.isfile() and (target := wanted.pop(member.name, None)):
                 content = tar.extractfile(member)
                 assert content is not None  # check_archive has found a file there
                 if reason := save_clip(content, target):

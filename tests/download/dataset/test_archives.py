@@ -14,6 +14,7 @@ from helpers import user_error
 from stages.common.errors import UserError
 from stages.common.lfs import START
 from stages.download.dataset.archives import check_archive, unpack
+from stages.download.dataset.selection import select_clips
 
 
 def malicious(name: str, **fields: Any) -> bytes:
@@ -195,3 +196,48 @@ def test_unpack(tmp_path: Path) -> None:
     assert len(targets) > 2
     assert {name: target.read_bytes() for name, target in targets.items()} == {name: files[name] for name in targets}
     assert {file.name for file in tmp_path.iterdir()} == {"genres.tar.gz", *(Path(name).name for name in targets)}
+
+
+def test_folder_with_the_name_of_a_file(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "clips.tar", "w") as tar:
+        for kind in (tarfile.DIRTYPE, tarfile.REGTYPE):
+            member = tarfile.TarInfo("g/a/1.wav")
+            member.type = kind
+            tar.addfile(member, BytesIO())
+    assert check_archive(tmp_path / "clips.tar", 9, 1) == ["g/a/1.wav"]
+    assert unpack(tmp_path / "clips.tar", {"g/a/1.wav": tmp_path / "1.wav"}) == {}
+    assert (tmp_path / "1.wav").is_file()
+
+
+def test_name_that_the_file_system_refuses(tmp_path: Path) -> None:
+    (tmp_path / "clips.tar").write_bytes(TAR)
+    targets = {"g/a/0.wav": tmp_path / ("x" * 300), "g/b/0.wav": tmp_path / "0.wav"}
+    assert list(unpack(tmp_path / "clips.tar", targets)) == ["g/a/0.wav"]
+    assert (tmp_path / "0.wav").read_bytes() == bytes(700)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("archives/cuthdr.tar", "broken archive (truncated header)"),
+        ("archives/flip.tar.xz", "broken archive (Corrupt input data)"),
+        ("archives/flip.tgz", "broken archive (bad checksum)"),
+        ("archives/sparse.tgz", "broken archive (a header that makes no sense)"),
+        ("archives/sparsebadmap.tgz", "broken archive (a header that makes no sense)"),
+    ],
+)
+def test_damaged_archives_of_others(shared: Path, name: str, problem: str) -> None:
+    file = shared / "cases" / name
+    if not file.is_file():
+        pytest.skip(f"no file {name}")
+    assert problem in str(user_error(lambda: check_archive(file, 100, 20)))
+
+
+def test_folders_of_actors(shared: Path) -> None:
+    file = shared / "cases/tar-actor-emotion/x.tar.gz"
+    if not file.is_file():
+        pytest.skip("no archive of actors")
+    candidates, ignored, rejected = select_clips(check_archive(file, 100, 1))
+    assert len({candidate.name for candidate in candidates}) == 24
+    assert candidates[0].name == "Actor_00.happy.00.wav"
+    assert not ignored + rejected
