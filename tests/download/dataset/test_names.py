@@ -62,3 +62,14 @@ def test_thousands_of_clips_with_one_path() -> None:
     names = name_files([Place("a", ("audio.wav",))] * 20_000)
     assert names[:3] == ["audio.wav", "audio.2.wav", "audio.3.wav"]
     assert len(set(names)) == 20_000
+
+
+@given(PLACES)
+def test_label_comes_first_if_that_is_enough(places: list[Place]) -> None:
+    """Longer names are only for clips that their label and file name do not tell apart."""
+    files = [(place.label, place.parts[-1], PurePosixPath(place.parts[-1]).stem) for place in places]
+    plain, with_label = {stem for _, _, stem in files}, {f"{label}.{stem}" for label, _, stem in files}
+    if len(plain) == len(files):
+        assert name_files(places) == [name for _, name, _ in files]
+    elif len(with_label) == len(files):
+        assert name_files(places) == [f"{label}.{name}" for label, name, _ in files]
