@@ -106,7 +106,7 @@ def name_candidates(
     for position, (path, place), name in zip(places, named, names):
         longest = max(len(part.encode()) for part in (place.label, name))
         if longest > MAX_NAME:
-            reason = f"its name, with what tells it apart from others, has {longest} bytes; shorten it to {MAX_NAME}"
+            reason = f"name too long: {longest} bytes with what tells it apart from others; shorten it to {MAX_NAME}"
             rejected.append((path, reason))
         else:
             candidates.append(Candidate(position, path, place.label, name))

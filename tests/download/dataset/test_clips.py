@@ -11,7 +11,8 @@ from helpers import set_params, tone, user_error, write_clips
 from stages.common.lfs import START
 from stages.common.tables import read_json, read_table
 from stages.download.__main__ import download_dataset
-from stages.download.dataset.clips import MAX_LISTED
+from stages.download.dataset.clips import MAX_LISTED, report_rejected
+from stages.download.dataset.selection import select_clips
 
 UseFolder = Callable[..., None]
 
@@ -196,3 +197,9 @@ def test_many_files_are_not_all_listed(
     assert "6 more like that; data/raw/source.json lists them all" in output
     assert "hidden files ignored: 1 (first: a/._a.00000.wav)" in output
     assert "16 clips of 2 labels, 0 files rejected, hidden files ignored: 1" in output
+
+
+def test_few_names_are_listed_for_each_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    long = [f"a/{'x' * (252 + n)}.wav" for n in range(50)]
+    report_rejected([], select_clips(long).rejected)
+    assert capsys.readouterr().out.count("\n") == MAX_LISTED + 1

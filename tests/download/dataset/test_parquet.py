@@ -93,7 +93,7 @@ def test_two_labels_with_one_folder_are_refused() -> None:
         ("a", ".1.wav", "begins with a dot"),
         ("a\n", "1.wav", "control character"),
         ("a", "1.m4a", "soundfile cannot decode it"),
-        ("a" * 300, "1.wav", "has 300 bytes"),
+        ("a" * 300, "1.wav", "name too long: 300 bytes"),
     ],
 )
 def test_rejected_rows(label: str, path: str, reason: str) -> None:

@@ -51,7 +51,7 @@ def test_any_name_is_taken(name: str) -> None:
         ("x.wav", "not at <label>/<file>"),
         *((f"a/x{suffix}", f"ffmpeg -i x{suffix} x.flac") for suffix in sorted(UNDECODABLE)),
         ("a/x.M4A", "soundfile cannot decode it; convert it, e.g. ffmpeg -i x.M4A x.flac"),
-        (f"a/{'音' * 84}.wav", "has 256 bytes; shorten it to 255"),
+        (f"a/{'音' * 84}.wav", "name too long: 256 bytes with what tells it apart from others; shorten it to 255"),
     ],
 )
 def test_rejected_clip_has_its_reason(path: str, reason: str) -> None:
