@@ -167,7 +167,8 @@ def _find_label(path: str, reason: str) -> str:
     """Return the label that a path in rejected.csv belongs to; "" if none."""
     if path.endswith("/"):
         return path.rstrip("/")
-    parts = PurePosixPath(path[1:-1] if path.endswith(("'", '"')) else path).parts  # escaped paths have quotes
+    path = path[1:-1] if path.endswith(("'", '"')) else path  # escaped paths have quotes
+    parts = PurePosixPath(path.lstrip("/")).parts
     return parts[0 if reason == MISPLACED else -2] if len(parts) > 1 else ""
 
 

@@ -11,7 +11,7 @@ from helpers import set_params, tone, user_error, write_clips
 from stages.common.lfs import START
 from stages.common.tables import read_json, read_table
 from stages.download.__main__ import download_dataset
-from stages.download.dataset.clips import MAX_LISTED, report_rejected
+from stages.download.dataset.clips import MAX_LISTED, report_lost_labels, report_rejected
 from stages.download.dataset.selection import select_clips
 
 UseFolder = Callable[..., None]
@@ -203,3 +203,9 @@ def test_few_names_are_listed_for_each_reason(capsys: pytest.CaptureFixture[str]
     long = [f"a/{'x' * (252 + n)}.wav" for n in range(50)]
     report_rejected([], select_clips(long).rejected)
     assert capsys.readouterr().out.count("\n") == MAX_LISTED + 1
+
+
+@pytest.mark.parametrize("file", ["/c0.wav", "top.wav"])
+def test_clip_without_label_is_of_no_lost_label(capsys: pytest.CaptureFixture[str], file: str) -> None:
+    report_lost_labels([], [(file, "no label")])
+    assert capsys.readouterr().out == ""
