@@ -13,7 +13,6 @@ from stages.common.containers import CONVERT, SLACK, PatchedFile
 from stages.common.containers import AudioError as AudioError
 from stages.common.streams import find_change, forget_length
 
-EXTENSIONS = {".wav", ".flac", ".ogg", ".mp3", ".au", ".aif", ".aiff"}
 BLOCK = 1 << 18  # samples of all channels that are read at a time: a long file, or one of 100 channels, needs no more
 RESAMPLER_REACH = 0.1  # seconds after a cut that still affect the samples before it
 MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1_000, 400_000  # Hz; soxr crashes at a rate of 1e9

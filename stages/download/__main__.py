@@ -8,7 +8,6 @@ Run     python -m stages.download dataset
         python -m stages.download model
 """
 
-from pathlib import Path
 from typing import Any
 
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
@@ -30,25 +29,26 @@ def download_dataset() -> None:
     with atomic_outputs(RAW) as [folder]:
         fetched = params.fetch(folder / "audio")
         if params.originals:
-            fetched.origin["originals"] = clip_files.count_originals(list(fetched.files), Path(params.originals))
+            fetched.origin["originals"] = clip_files.count_originals(list(fetched.files), params.originals)
         clips, broken = clip_files.inspect_clips(fetched.files)
-        rejected = fetched.rejected + fetched.unreadable + broken
-        clip_files.report_rejected(rejected)
-        clip_files.check_usable(clips, fetched.unreadable + broken, params.max_rejected)
+        ignored, rejected = fetched.ignored, fetched.rejected + broken
+        clip_files.report_rejected(ignored, rejected)
+        clip_files.report_lost_labels(clips, ignored + rejected)
+        clip_files.check_usable(clips, rejected, params.max_rejected)
         write_table(folder / CLIPS.name, pd.DataFrame(clips, columns=Clip._fields))
         repeated = clip_files.find_repetitions(folder, clips)
         write_table(folder / REPETITIONS.name, pd.DataFrame(repeated, columns=["clip", "recording"]))
         metadata = pd.DataFrame(clip_files.list_metadata(clips, repeated)).astype({"recording": "Int64"})
         write_table(folder / "metadata.csv", metadata)
-        write_table(folder / REJECTED.name, pd.DataFrame(rejected, columns=["file", "reason"]))
+        write_table(folder / REJECTED.name, pd.DataFrame(ignored + rejected, columns=["file", "reason"]))
         write_json(folder / DATASET_SOURCE.name, fetched.origin)
-    print(f"{RAW}: {clip_files.summarize(clips, rejected)}")
+    print(f"{RAW}: {clip_files.summarize(clips, ignored, rejected)}")
 
 
 def download_model() -> None:
     """Fetch the base model and check that it can be fine-tuned."""
     from stages.common.tables import write_json
-    from stages.download.model.checkpoint_sources import check_checkpoint
+    from stages.download.model.checkpoint_check import check_checkpoint
     from stages.download.params import ModelParams
 
     params: Any = load_params("download.model", ModelParams)

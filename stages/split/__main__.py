@@ -6,8 +6,6 @@ Writes  data/splits.csv: clip, label, split, group
 Run     python -m stages.split
 """
 
-from pathlib import Path
-
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
@@ -25,10 +23,10 @@ def main() -> None:
     require_files(CLIPS, REJECTED, REPETITIONS)
     # Sorted, so that a split does not depend on the source of the clips. The course has the same order.
     clips = read_table(CLIPS).sort_values(["label", "clip"], ignore_index=True)
-    table = groups.read_groups(params.groups, clips["clip"], read_table(REPETITIONS))
+    table = groups.read_groups(params.groups, clips, read_table(REPETITIONS))
     clips["group"] = groups.connect(table)
     if params.published and params.method == "published":
-        rejected = {Path(file).stem for file in read_table(REJECTED)["file"]}
+        rejected = read_table(REJECTED)["file"].to_list()
         clips["split"] = published.read_published_split(clips, rejected, params.published)
     else:
         clips["split"] = methods.assign_splits(clips["label"].to_numpy(), clips["group"].to_numpy(), params)

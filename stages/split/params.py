@@ -1,13 +1,13 @@
 """The section `split` of params.yaml."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, JsonValue, field_validator
 
 from stages.common.errors import UserError, printable
 from stages.common.params import Number, Section
+from stages.common.user_paths import expand_path
 from stages.split.methods import METHODS
 
 METHOD_NAMES = [*METHODS, "published"]
@@ -74,5 +74,8 @@ class SplitParams(Section):
         if self.published and self.method == "published":
             tables["published"] = self.published
         for key, path in tables.items():
-            if not Path(path).is_file():
-                yield UserError(f"no file {path}", key=f"split.{key}")
+            try:
+                if not expand_path(path, f"split.{key}").is_file():
+                    yield UserError(f"no file {path}", key=f"split.{key}")
+            except UserError as error:
+                yield error

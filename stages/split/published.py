@@ -3,16 +3,17 @@
 import numpy as np
 import pandas as pd
 
+from stages.common.clip_tables import list_forms, match_table, read_clip_table
 from stages.common.errors import UserError
+from stages.common.spelling import fold
 from stages.common.tables import SPLIT_NAMES
-from stages.split.groups import read_clip_table
 
 
-def read_published_split(clips: pd.DataFrame, rejected: set[str], path: str) -> np.ndarray:
+def read_published_split(clips: pd.DataFrame, rejected: list[str], path: str) -> np.ndarray:
     """Return the split names of a published list.
 
     Args:
-        clips: with the column clip. rejected: clips whose files `download` rejected.
+        clips: columns clip and label. rejected: paths of the files that `download` rejected.
         path: CSV file with the columns clip and split.
 
     Returns:
@@ -21,15 +22,17 @@ def read_published_split(clips: pd.DataFrame, rejected: set[str], path: str) -> 
     Raises:
         UserError: a split has another name, or a clip is neither in the data set nor rejected.
     """
-    table = read_clip_table("published", path, ["clip", "split"])
-    unknown_names = sorted(set(table.fillna("")) - set(SPLIT_NAMES))
+    table = read_clip_table("split.published", path, ["clip", "split"]).fillna("").str.lower()
+    unknown_names = sorted(set(table) - set(SPLIT_NAMES))
     if unknown_names:
         raise UserError(f"split {unknown_names[0]!r}; it must be one of {', '.join(SPLIT_NAMES)}", file=path)
-    unknown = sorted(set(table.index) - set(clips["clip"]) - rejected)
+    matched = match_table(table, dict(zip(clips["clip"], clips["label"])), path)
+    known = {fold(form) for file in rejected for form in list_forms(file)}
+    unknown = sorted(name for name in matched.others if known.isdisjoint(map(fold, list_forms(name))))
     if unknown:
         raise UserError(
             f"{len(unknown)} of its clips are not in data/raw/clips.csv (first: {unknown[0]}); use the list that "
             "belongs to this data set",
             file=path,
         )
-    return clips["clip"].map(table).astype(object).where(lambda split: split.notna(), None).to_numpy()
+    return matched.cells.where(matched.cells.notna(), None).to_numpy()

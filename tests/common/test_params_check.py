@@ -185,7 +185,7 @@ def test_params_that_are_a_folder() -> None:
 
 def test_path_too_long(folder: Path) -> None:
     demo(folder, {"download.model": {"source": "folder", "path": "a" * 5000}})
-    assert list(problems(lambda: check_params("download", "model"))) == ["download"]
+    assert list(problems(lambda: check_params("download", "model"))) == ["download.model.path"]
 
 
 @pytest.mark.parametrize(

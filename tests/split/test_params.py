@@ -91,6 +91,13 @@ def test_missing_table_is_an_obstacle(workspace: Path, values: dict[str, Any], k
     assert "no file nowhere.csv" in str(problem)
 
 
+@pytest.mark.parametrize(("path", "fact"), [("", "is empty"), ("~nouser/x.csv", "no home folder of that user")])
+def test_impossible_path_is_an_obstacle(workspace: Path, path: str, fact: str) -> None:
+    problem = find_problem({"split.groups": {"artist": path}})
+    assert problem.key == "split.groups.artist"
+    assert fact in str(problem)
+
+
 def test_folds_replace_test_size() -> None:
     assert split_params(test_size=0.3).test_share == 0.3
     assert split_params(test_size=0.9, folds=4, validation_size=0.2).test_share == 0.25

@@ -8,7 +8,7 @@ from split.examples import number_clips, write_raw
 from stages.split.__main__ import main
 from stages.split.published import read_published_split
 
-CLIPS = pd.DataFrame({"clip": ["a", "b", "c"]})
+CLIPS = pd.DataFrame({"clip": ["a", "b", "c"], "label": "x"})
 
 
 @pytest.fixture
@@ -18,17 +18,23 @@ def file(tmp_path: Path) -> Path:
 
 def test_unlisted_clips_are_left_out(file: Path) -> None:
     file.write_text("clip,split\nc,test\na,train\n")
-    assert read_published_split(CLIPS, set(), str(file)).tolist() == ["train", None, "test"]
+    assert read_published_split(CLIPS, [], str(file)).tolist() == ["train", None, "test"]
 
 
 def test_rejected_files_may_be_listed(file: Path) -> None:
     file.write_text("clip,split\na,train\nbroken,test\n")
-    assert read_published_split(CLIPS, {"broken"}, str(file)).tolist() == ["train", None, None]
+    assert read_published_split(CLIPS, ["x/broken.wav"], str(file)).tolist() == ["train", None, None]
+
+
+def test_names_and_splits_in_other_forms(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_bytes("Clip\tSplit\r\nx/A.wav\tTrain\r\nc.flac\tTEST \r\nx/Broken.wav\ttest\r\n".encode("utf-16"))
+    assert read_published_split(CLIPS, ["x/broken.wav"], str(file)).tolist() == ["train", None, "test"]
+    assert "no split for 1 of 3 clips (first: b)" in capsys.readouterr().out
 
 
 def test_other_data_set_is_refused(file: Path) -> None:
     file.write_text("clip,split\na,train\nz,test\ny,test\n")
-    error = user_error(lambda: read_published_split(CLIPS, set(), str(file)))
+    error = user_error(lambda: read_published_split(CLIPS, [], str(file)))
     assert error.file == str(file)
     assert "2 of its clips" in str(error)
     assert "first: y" in str(error)
@@ -37,7 +43,7 @@ def test_other_data_set_is_refused(file: Path) -> None:
 @pytest.mark.parametrize("name", ["dev", ""])
 def test_unknown_split_is_named(file: Path, name: str) -> None:
     file.write_text(f"clip,split\na,{name}\n")
-    error = user_error(lambda: read_published_split(CLIPS, set(), str(file)))
+    error = user_error(lambda: read_published_split(CLIPS, [], str(file)))
     assert error.file == str(file)
     assert f"split {name!r}" in str(error)
 

@@ -4,7 +4,7 @@ The method `fetch(folder)` of a source writes the files to <folder>/<label>/<cli
 out. It does not decode them.
 """
 
-import os
+import io
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -15,27 +15,36 @@ from pydantic import Field
 from tqdm import tqdm
 
 from stages.common import interrupts
-from stages.common.audio import EXTENSIONS
 from stages.common.errors import UserError
+from stages.common.extensions import EXTENSIONS
 from stages.common.hub_id import HubId
 from stages.common.params import Number, Seconds, Section
+from stages.common.user_paths import expand_path
 from stages.download.dataset import archives, parquet
-from stages.download.dataset.selection import is_audio, select_clips, target_path
+from stages.download.dataset.folders import copy_clip, list_files, measure_clips
+from stages.download.dataset.labels import Spellings
+from stages.download.dataset.selection import Candidate, save_clip, select_clips
 
 
 class Fetched(NamedTuple):
     """What a source returns.
 
     files: path on disk -> path inside the data set, in the data set's order.
-    rejected: (path, reason) of files that are no clips: hidden, not audio, duplicate names.
+    ignored: (path, reason) of files that are no clips: hidden, or not audio.
     origin: source, id, revision, licence; it becomes source.json.
-    unreadable: (path, reason) of files that should be clips.
+    rejected: (path, reason) of files that should be clips.
     """
 
     files: dict[Path, str]
-    rejected: list[tuple[str, str]]
+    ignored: list[tuple[str, str]]
     origin: dict[str, Any]
-    unreadable: list[tuple[str, str]]
+    rejected: list[tuple[str, str]]
+
+
+LABEL_SPELLINGS: Any = Field(
+    "refuse",
+    description="If labels differ only in case, spaces or Unicode form: refuse, join (one label) or keep (several).",
+)
 
 
 class ClipSource(Section):
@@ -50,8 +59,12 @@ class ClipSource(Section):
 
     def find_obstacles(self) -> Iterator[UserError]:
         """Check that files and folders exist and that the disk has space for the clips."""
-        if self.originals and not Path(self.originals).is_file():
-            yield UserError(f"no file {self.originals}", key="download.dataset.originals")
+        if self.originals is not None:
+            try:
+                if not expand_path(self.originals, "download.dataset.originals").is_file():
+                    yield UserError(f"no file {self.originals}", key="download.dataset.originals")
+            except UserError as error:
+                yield error
 
 
 def _check_space(needed: int, key: str) -> Iterator[UserError]:
@@ -99,19 +112,24 @@ class FolderClips(ClipSource):
 
     source: Literal["folder"]
     path: str = Field(
-        description="Folder of <label>/<file>: WAV, FLAC, OGG, MP3, AU or AIFF, of any sampling rate and channel count."
+        description="Folder of <label>/<file>: audio that libsndfile decodes, of any sampling rate and channel count."
     )
     licence: str = Field("unknown", description="Licence of the recordings, for the report and the model card.")
+    label_spellings: Spellings = LABEL_SPELLINGS
 
     def find_obstacles(self) -> Iterator[UserError]:
         """Check that files and folders exist and that the disk has space for the clips."""
         yield from super().find_obstacles()
-        root = Path(self.path).expanduser()
-        if root.is_dir():
-            sizes = (file.stat().st_size for file in _walk(root) if file.is_file() and is_audio(file.name))
-            yield from _check_space(sum(sizes), "download.dataset.path")
-        else:
-            yield UserError(f"no folder {self.path}; it should contain <label>/<file>", key="download.dataset.path")
+        try:
+            yield from _check_space(measure_clips(self._find_root()), "download.dataset.path")
+        except UserError as error:
+            yield error
+
+    def _find_root(self) -> Path:
+        root = expand_path(self.path, "download.dataset.path")
+        if not root.is_dir():
+            raise UserError(f"no folder {self.path}; it should contain <label>/<file>", key="download.dataset.path")
+        return root
 
     def fetch(self, folder: Path) -> Fetched:
         """Copy the clips.
@@ -119,29 +137,23 @@ class FolderClips(ClipSource):
         Raises:
             UserError: there is no such folder, or no audio in it.
         """
-        root = Path(self.path).expanduser()
-        if not root.is_dir():
-            raise UserError(f"no folder {self.path}; it should contain <label>/<file>", key="download.dataset.path")
-        candidates, rejected = select_clips((file.relative_to(root).as_posix() for file in _walk(root)), depth=2)
-        if not candidates:
+        root = self._find_root()
+        listing = list_files(root)
+        candidates, ignored, rejected = select_clips(listing.files, depth=2, spellings=self.label_spellings)
+        ignored, rejected = listing.ignored + ignored, listing.rejected + rejected
+        if not candidates and not rejected:
             raise UserError(
                 f"no audio in {self.path}/<label>/: {', '.join(sorted(EXTENSIONS))}", key="download.dataset.path"
             )
-        files, unreadable = {}, []
+        files = {}
         for candidate in tqdm(candidates, "copy", unit="clip"):
-            source, target = root / candidate.path, target_path(folder, candidate)
-            if source.is_file() and os.access(source, os.R_OK):
-                shutil.copyfile(source, target)
-                files[target] = candidate.path
+            target = target_path(folder, candidate)
+            if reason := copy_clip(root / candidate.path, target):
+                rejected.append((candidate.path, reason))
             else:
-                unreadable.append((candidate.path, "cannot be read: a broken link, not a file, or permission denied"))
+                files[target] = candidate.path
         origin = {"source": "folder", "id": root.resolve().name, "licence": self.licence}
-        return Fetched(files, rejected, origin, unreadable)
-
-
-def _walk(root: Path) -> list[Path]:
-    # Links are followed: folders of labels are often made of them.
-    return sorted(Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
+        return Fetched(files, ignored, origin, rejected)
 
 
 class HubClips(ClipSource):
@@ -158,6 +170,7 @@ class HubClips(ClipSource):
     audio_column: str = Field("audio", description="Column of a Parquet data set that holds the clips.")
     label_column: str = Field("label", description="Column of a Parquet data set that holds the labels.")
     licence: str = Field("unknown", description="Licence of the recordings, for the report and the model card.")
+    label_spellings: Spellings = LABEL_SPELLINGS
     max_files: int = Field(100_000, ge=1, description="Refuse an archive with more files.")
     max_gigabytes: Number = Field(20, gt=0, description="Refuse an archive that unpacks to more.")
 
@@ -167,25 +180,41 @@ class HubClips(ClipSource):
 
         wanted = [self.archive] if self.archive else ["**/*.parquet", "*.parquet", "README.md"]
         snapshot, commit = hub.fetch_files("dataset", self.id, self.revision, wanted)
-        if self.archive:
-            paths = archives.check_archive(snapshot / self.archive, self.max_files, self.max_gigabytes)
-            candidates, rejected = select_clips(paths)
-            files = {target_path(folder, candidate): candidate.path for candidate in candidates}
-            archives.unpack(snapshot / self.archive, {path: file for file, path in files.items()})
-            split = "train"  # the name that `datasets` uses for a data set without splits
-        else:
-            builder = parquet.open_data_set(snapshot, self.config)
-            columns = self.audio_column, self.label_column
-            candidates, rejected = select_clips((path for path, _ in parquet.read_rows(builder, *columns)), depth=2)
-            files = {target_path(folder, candidate): candidate.path for candidate in candidates}
-            targets = {path: file for file, path in files.items()}
-            for path, content in tqdm(parquet.read_rows(builder, *columns), "unpack", unit="clip"):
-                if target := targets.pop(path, None):
-                    target.write_bytes(content)
-            split = "+".join(map(str, builder.config.data_files))
+        write = self._write_archive if self.archive else self._write_parquet
+        fetched = write(snapshot, folder)
         origin = {"source": "hub", "id": self.id, "title": self.title or self.id.split("/")[-1], "config": self.config}
-        origin |= {"split": split, "revision": commit, "licence": self.licence}
-        return Fetched(files, rejected, origin, [])
+        origin |= fetched.origin | {"revision": commit, "licence": self.licence}
+        return fetched._replace(origin=origin)
+
+    def _write_archive(self, snapshot: Path, folder: Path) -> Fetched:
+        archive = snapshot / str(self.archive)
+        paths = archives.check_archive(archive, self.max_files, self.max_gigabytes)
+        candidates, ignored, rejected = select_clips(paths, spellings=self.label_spellings)
+        targets = {candidate.path: target_path(folder, candidate) for candidate in candidates}
+        unwritten = archives.unpack(archive, targets)
+        files = {target: path for path, target in targets.items() if path not in unwritten}
+        # `datasets` uses the name train for a data set without splits.
+        return Fetched(files, ignored, {"split": "train"}, [*rejected, *unwritten.items()])
+
+    def _write_parquet(self, snapshot: Path, folder: Path) -> Fetched:
+        builder = parquet.open_data_set(snapshot, self.config)
+        columns = self.audio_column, self.label_column
+        selection = parquet.select_rows(parquet.read_rows(builder, *columns), self.label_spellings)
+        candidates = {candidate.position: candidate for candidate in selection.candidates}
+        files, rejected = {}, list(selection.rejected)
+        for position, row in enumerate(tqdm(parquet.read_rows(builder, *columns), "unpack", unit="clip")):
+            if candidate := candidates.get(position):
+                target = target_path(folder, candidate)
+                if reason := save_clip(io.BytesIO(row.content or b""), target):
+                    rejected.append((candidate.path, reason))
+                else:
+                    files[target] = candidate.path
+        return Fetched(files, [], {"split": "+".join(map(str, builder.config.data_files))}, rejected)
+
+
+def target_path(folder: Path, candidate: Candidate) -> Path:
+    """Return where a clip is written."""
+    return folder / candidate.label / candidate.name
 
 
 SOURCES = SyntheticClips | FolderClips | HubClips

@@ -1,18 +1,21 @@
 """Check the files that a source returned: decode each, count originals, find repetitions, report what is rejected."""
 
-import csv
 import hashlib
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
 
 from stages.common import audio
+from stages.common.clip_tables import match_table, read_clip_table
 from stages.common.errors import UserError
+from stages.common.lfs import POINTER, is_pointer
 from stages.common.tables import Clip
 from stages.common.threads import map_in_threads
 from stages.download.dataset import repetitions
-from stages.download.dataset.selection import HIDDEN
+from stages.download.dataset.folders import LINK
+from stages.download.dataset.selection import HIDDEN, MISPLACED, NOT_AUDIO
 
 MAX_LISTED = 10  # files that are printed for each reason
 # The columns of metrics/predictions.csv that are no labels.
@@ -21,6 +24,8 @@ RESERVED = {"clip", "label", "prediction"}
 
 def inspect_clip(file: Path) -> Clip | audio.AudioError:
     """Decode and hash one file at audio/<label>/<clip>.<ext>, and return its row of clips.csv or what is wrong."""
+    if is_pointer(file):
+        return audio.AudioError(f"not audio: {POINTER}")
     try:
         facts = audio.inspect_audio(file)
     except audio.AudioError as error:
@@ -72,28 +77,33 @@ def check_usable(clips: list[Clip], unusable: list[tuple[str, str]], max_rejecte
         raise UserError(f"a classifier needs at least two labels, found {labels}; add a folder per label")
 
 
-def count_originals(files: list[Path], table: Path) -> dict[str, Any]:
+def count_originals(files: list[Path], path: str) -> dict[str, Any]:
     """Count the files whose MD5 matches a table of originals, and print the count.
 
     Args:
-        table: CSV file with the columns clip and md5.
+        files: at <label>/<clip>.<ext>.
+        path: CSV file with the columns clip and md5. An MD5 may have capitals, and the backslash of md5sum.
 
     Returns:
         For source.json: name of the table, number of its clips found and unmodified, names of the modified ones.
 
     Raises:
-        UserError: the table is missing or has other columns.
+        UserError: the table is missing, has other columns or no MD5s, or lists none of the clips.
     """
-    try:
-        with table.open(newline="") as content:
-            known = {row["clip"]: row["md5"] for row in csv.DictReader(content)}
-    except (FileNotFoundError, KeyError):
-        raise UserError(f"{table} needs the columns clip and md5", key="download.dataset.originals") from None
+    key, name = "download.dataset.originals", Path(path).name
+    table = read_clip_table(key, path, ["clip", "md5"]).fillna("").str.lstrip("\\").str.lower()
+    for clip, md5 in table.items():
+        if not re.fullmatch(r"[0-9a-f]{32}", md5):
+            raise UserError(f"clip {clip} has the md5 {md5!r}; it should have 32 hexadecimal digits", file=path)
+    known = match_table(table, {file.stem: file.parent.name for file in files}, path).cells.dropna()
+    if files and known.empty:
+        message = f"{path} lists none of the clips, such as {files[0].stem}; use the names of data/raw/clips.csv"
+        raise UserError(message, key=key)
     differ = [file.name for file in files if file.stem in known and _md5(file) != known[file.stem]]
-    original = len({file.stem for file in files} & known.keys()) - len(differ)
-    print(f"{original} of the {len(known)} files of {table.name} match the originals (MD5)")
-    _print_some([f"not the original: {name}" for name in differ], "source.json")
-    return {"table": table.name, "known": len(known), "original": original, "differ": differ}
+    original = len(known) - len(differ)
+    print(f"{original} of the {len(table)} files of {name} match the originals (MD5)")
+    _print_some([f"not the original: {file}" for file in differ], "source.json")
+    return {"table": name, "known": len(table), "original": original, "differ": differ}
 
 
 def _md5(file: Path) -> str:
@@ -126,17 +136,40 @@ def list_metadata(clips: list[Clip], repeated: list[tuple[str, int]]) -> list[di
     ]
 
 
-def report_rejected(rejected: list[tuple[str, str]]) -> None:
-    """Print up to MAX_LISTED files for each reason. rejected: (file, reason)."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in rejected:
-        by_reason.setdefault(reason.split(":")[0], []).append(f"{name}: {reason}")
-    for reason, lines in by_reason.items():
-        if reason == HIDDEN:
-            # macOS puts one beside each clip of an archive; they are not clips.
-            print(f"hidden files ignored: {len(lines)} (first: {lines[0].removesuffix(f': {HIDDEN}')})")
-        else:
-            _print_some([f"rejected {line}" for line in lines], "rejected.csv")
+def report_rejected(ignored: list[tuple[str, str]], rejected: list[tuple[str, str]]) -> None:
+    """Print up to MAX_LISTED files for each reason. ignored, rejected: (file, reason)."""
+    hidden = [name for name, reason in ignored if reason == HIDDEN]
+    if hidden:
+        # macOS puts one beside each clip of an archive; they are not clips.
+        print(f"hidden files ignored: {len(hidden)} (first: {hidden[0]})")
+    others = [(name, reason) for name, reason in ignored if reason != HIDDEN]
+    for verb, files in (("ignored", others), ("rejected", rejected)):
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in files:
+            by_reason.setdefault(reason.split(":")[0], []).append(f"{verb} {name}: {reason}")
+        for lines in by_reason.values():
+            _print_some(lines, "rejected.csv")
+
+
+def report_lost_labels(clips: list[Clip], left_out: list[tuple[str, str]]) -> None:
+    """Print a warning for each label without a clip. left_out: (file at <label>/<file> or <label>/, reason)."""
+    found = {clip.label for clip in clips}
+    lost: dict[str, list[str]] = {}
+    for path, reason in left_out:
+        label = _find_label(path, reason)
+        if label and label not in found and reason != HIDDEN and not reason.startswith(LINK):
+            lost.setdefault(label, []).append(f"{path}: {reason}")
+    for label, lines in lost.items():
+        print(f"warning: label {label} has no clip left; not used: {len(lines)} (first: {lines[0]})")
+
+
+def _find_label(path: str, reason: str) -> str:
+    """Return the label that a path in rejected.csv belongs to; "" if none."""
+    if path.endswith("/"):
+        return path.rstrip("/")
+    path = path[1:-1] if path.endswith(("'", '"')) else path  # escaped paths have quotes
+    parts = PurePosixPath(path.lstrip("/")).parts
+    return parts[0 if reason == MISPLACED else -2] if len(parts) > 1 else ""
 
 
 def _print_some(lines: list[str], table: str) -> None:
@@ -146,9 +179,10 @@ def _print_some(lines: list[str], table: str) -> None:
         print(f"{len(lines) - MAX_LISTED} more like that; data/raw/{table} lists them all")
 
 
-def summarize(clips: list[Clip], rejected: list[tuple[str, str]]) -> str:
-    """Return the numbers of clips, labels, rejected and hidden files in one line."""
-    hidden = sum(reason == HIDDEN for _, reason in rejected)
-    ignored = f", hidden files ignored: {hidden}" if hidden else ""
+def summarize(clips: list[Clip], ignored: list[tuple[str, str]], rejected: list[tuple[str, str]]) -> str:
+    """Return the numbers of clips, labels, rejected and ignored files in one line."""
+    reasons = [reason for _, reason in ignored]
+    hidden = f", hidden files ignored: {reasons.count(HIDDEN)}" if HIDDEN in reasons else ""
+    others = f", files that are not audio ignored: {reasons.count(NOT_AUDIO)}" if NOT_AUDIO in reasons else ""
     labels = len({clip.label for clip in clips})
-    return f"{len(clips)} clips of {labels} labels, {len(rejected) - hidden} files rejected{ignored}"
+    return f"{len(clips)} clips of {labels} labels, {len(rejected)} files rejected{others}{hidden}"

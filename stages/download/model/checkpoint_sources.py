@@ -5,7 +5,6 @@ returns the content of source.json. torch and transformers take seconds to impor
 that need them do.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +12,16 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from stages.common.audio import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, find_rate_problem
+from stages.common.audio import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from stages.common.errors import UserError
 from stages.common.hub_id import HubId
 from stages.common.params import Section
+from stages.common.user_paths import expand_path
+from stages.download.model.checkpoint_check import PREPROCESSORS
 
-CONFIGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
+CONFIGS = ["config.json", *PREPROCESSORS]
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
 OLD_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
-# Transformers raises any of these for a config of another shape.
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
 class RandomWeights(Section):
@@ -69,7 +68,11 @@ class FolderCheckpoint(Section):
 
     def find_obstacles(self) -> Iterator[UserError]:
         """Check that the folder has a checkpoint."""
-        root = Path(self.path).expanduser()
+        try:
+            root = expand_path(self.path, "download.model.path")
+        except UserError as error:
+            yield error
+            return
         if not (root / "config.json").is_file():
             problem = "has no config.json" if root.is_dir() else "is not a folder"
             yield UserError(f"{self.path} {problem}; name one that save_pretrained wrote", key="download.model.path")
@@ -78,14 +81,16 @@ class FolderCheckpoint(Section):
         """Copy the checkpoint.
 
         Raises:
-            UserError: the folder has no config.json.
+            UserError: the folder has no config.json, or links to files that are missing.
         """
         for obstacle in self.find_obstacles():
             raise obstacle
-        root = Path(self.path).expanduser()
+        root = expand_path(self.path, "download.model.path")
         weights = [file for pattern in WEIGHTS for file in root.glob(pattern)]
         weights = weights or [file for pattern in OLD_WEIGHTS for file in root.glob(pattern)]
         for file in [*(root / name for name in CONFIGS if (root / name).is_file()), *weights]:
+            if not file.is_file():
+                raise UserError(f"{file} is a broken link, or not a file", key="download.model.path")
             shutil.copyfile(file, folder / file.name)
         return {"source": "folder", "id": root.resolve().name, "licence": self.licence}
 
@@ -124,72 +129,3 @@ def read_licence(card: Path) -> str | list[str]:
         return "unknown"
     names = licence if isinstance(licence, list) else [licence]
     return licence if licence and all(isinstance(name, str) for name in names) else "unknown"
-
-
-def check_checkpoint(folder: Path) -> str:
-    """Check a checkpoint, and return its architecture and sampling rate in one line.
-
-    Raises:
-        UserError: the checkpoint has no weights, no feature extractor, or no audio-classification head exists for it.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError, safe_open
-    from transformers import AutoConfig, AutoFeatureExtractor
-    from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING
-
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (*UNREADABLE, StrictDataclassError) as error:
-        _refuse_code(error)
-        message = f"config.json cannot be read: {' '.join(str(error).split())}"
-        raise UserError(message, key="download.model") from None
-    if type(config) not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
-        raise UserError(
-            f"Transformers has no audio-classification head for a {config.model_type} model; "
-            "choose one such as HuBERT, Wav2Vec2, WavLM, Whisper or AST",
-            key="download.model",
-        )
-    for file in (folder / name for name in CONFIGS[1:]):
-        _check_sampling_rate(_read_sampling_rate(file), file.name)
-    try:
-        extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
-    except (*UNREADABLE, StrictDataclassError) as error:
-        _refuse_code(error)
-        message = "the checkpoint has no preprocessor_config.json; save its feature extractor there too"
-        raise UserError(message, key="download.model") from None
-    if not any(file.suffix in {".safetensors", ".bin"} for file in folder.iterdir()):
-        message = "the checkpoint has no weights (model.safetensors or pytorch_model.bin)"
-        raise UserError(message, key="download.model")
-    for file in folder.glob("*.safetensors"):
-        try:
-            with safe_open(file, "np"):
-                pass
-        except SafetensorError as error:
-            message = f"{file.name} is broken ({error}); download it again"
-            raise UserError(message, key="download.model") from None
-    _check_sampling_rate(getattr(extractor, "sampling_rate", None), type(extractor).__name__)
-    return f"{config.model_type} at {extractor.sampling_rate} Hz"
-
-
-def _read_sampling_rate(file: Path) -> object:
-    """Return the sampling rate in a preprocessor config; a valid one if it has none, for which there is a default."""
-    try:
-        content = json.loads(file.read_bytes())
-        return content.get("feature_extractor", content).get("sampling_rate", MIN_SAMPLING_RATE)
-    except (OSError, ValueError, AttributeError):
-        return MIN_SAMPLING_RATE  # Transformers reports what it cannot read
-
-
-def _check_sampling_rate(rate: object, where: str) -> None:
-    if problem := find_rate_problem(rate):
-        raise UserError(f"{where}: {problem}; correct it in a copy of the checkpoint", key="download.model")
-
-
-def _refuse_code(error: Exception) -> None:
-    """Raise UserError if Transformers failed because it may not run the checkpoint's Python code."""
-    if "trust_remote_code" in str(error):
-        raise UserError(
-            "the checkpoint needs Python code from its repo (auto_map in its config), which is never run; "
-            "choose a checkpoint whose architecture Transformers has, such as HuBERT, Wav2Vec2, WavLM, Whisper or AST",
-            key="download.model",
-        ) from None

@@ -25,8 +25,10 @@ from fakes.small_hub import (
 )
 from helpers import set_params, tone, user_error, write_clips
 
+from stages.common.params import load_params
 from stages.common.tables import read_json, read_table
 from stages.download.__main__ import download_dataset
+from stages.download.params import DatasetParams
 
 UseFolder = Callable[..., None]
 
@@ -98,7 +100,52 @@ def test_unreadable_files(workspace: Path, use_folder: UseFolder) -> None:
     use_folder(clips, max_rejected=0.05)
     error = user_error(download_dataset)
     assert error.key == "download.dataset.max_rejected"
-    assert "1 of 9 audio files rejected (first: a/gone.wav: cannot be read" in str(error)
+    assert "2 of 10 audio files rejected (first: 'a/caf\\udce9.wav': its name is not UTF-8" in str(error)
+
+
+def test_files_that_libsndfile_decodes(workspace: Path, use_folder: UseFolder) -> None:
+    clips = write_clips(workspace / "mine", number=1)
+    formats = {"opus": "OGG", "oga": "OGG", "aifc": "AIFF", "caf": "CAF", "w64": "W64", "rf64": "RF64", "snd": "AU"}
+    formats |= {"bwf": "WAV", "voc": "VOC", "sph": "NIST", "sf": "IRCAM", "wave": "WAV", "mp2": "MP3"}
+    (clips / "c").mkdir()
+    for n, (suffix, kind) in enumerate(formats.items()):
+        subtype = "OPUS" if suffix == "opus" else None
+        soundfile.write(
+            clips / f"c/{n}.{suffix}", tone(hz=300 + 20 * n, sampling_rate=24_000), 24_000, subtype, None, kind
+        )
+    use_folder(clips, max_rejected=0.0)
+    download_dataset()
+    assert set(read_table(Path("data/raw/clips.csv"))["label"]) == {"a", "b", "c"}
+    assert len(listed_clips()) == 2 + len(formats)
+
+
+def test_label_in_two_spellings(workspace: Path, use_folder: UseFolder) -> None:
+    clips = write_clips(workspace / "mine", labels=("Cafe\u0301", "Caf\u00e9", "b"), number=2)
+    use_folder(clips)
+    assert user_error(download_dataset).key == "download.dataset.label_spellings"
+    for value, labels in (("join", {"Caf\u00e9", "b"}), ("keep", {"Cafe\u0301", "Caf\u00e9", "b"})):
+        set_params(workspace, {"download.dataset.label_spellings": value})
+        download_dataset()
+        assert set(read_table(Path("data/raw/clips.csv"))["label"]) == labels
+        assert len(listed_clips()) == 6
+
+
+@pytest.mark.parametrize("path", ["", "~nouser/x", "x" * 300])
+def test_impossible_path(workspace: Path, use_folder: UseFolder, path: str) -> None:
+    set_params(workspace, {"download.dataset": {"source": "folder", "path": path, "originals": path}})
+    params = load_params("download.dataset", DatasetParams)
+    assert {obstacle.key for obstacle in params.find_obstacles()} == {
+        "download.dataset.path",
+        "download.dataset.originals",
+    }
+    assert user_error(download_dataset).key == "download.dataset.path"
+
+
+def test_clips_one_level_too_deep(workspace: Path, use_folder: UseFolder) -> None:
+    use_folder(write_clips(workspace / "mine/actor").parent)
+    assert "8 of 8 audio files rejected (first: actor/a/a.00000.wav: not at <label>/<file>)" in str(
+        user_error(download_dataset)
+    )
 
 
 def test_missing_folder(workspace: Path, use_folder: UseFolder) -> None:

@@ -8,9 +8,11 @@ import pytest
 import soundfile
 from helpers import set_params, tone, user_error, write_clips
 
+from stages.common.lfs import START
 from stages.common.tables import read_json, read_table
 from stages.download.__main__ import download_dataset
-from stages.download.dataset.clips import MAX_LISTED
+from stages.download.dataset.clips import MAX_LISTED, report_lost_labels, report_rejected
+from stages.download.dataset.selection import select_clips
 
 UseFolder = Callable[..., None]
 
@@ -23,19 +25,22 @@ def test_unusable_files(workspace: Path, use_folder: UseFolder, capsys: pytest.C
     (clips / "a/cover.jpg").write_bytes(b"\xff\xd8")
     (clips / "a/a.00005.flac").write_bytes(complete)
     (clips / "b/empty.wav").touch()
+    (clips / "b/lfs.wav").write_bytes(START + b"\noid sha256:0\n")
     (clips / "b/cut.wav").write_bytes(complete[:9000])
     soundfile.write(clips / "b/nan.wav", tone() * np.nan, 22_050, subtype="FLOAT")
     soundfile.write(clips / "b/silent.wav", 0 * tone(), 22_050)
     use_folder(clips)
     download_dataset()
     listed = read_table(Path("data/raw/clips.csv"))
-    assert listed["clip"].tolist() == [f"{label}.{n:05d}" for label in "ab" for n in range(6)]
+    names = [f"{label}.{n:05d}" for label in "ab" for n in range(6)]
+    assert listed["clip"].tolist() == [*names[:5], "a.00005.flac", "a.00005.wav", *names[6:]]
     rejected = dict(read_table(Path("data/raw/rejected.csv")).itertuples(index=False))
     expected = {
         "a/text.wav": "broken",
         "a/._a.00001.wav": "hidden",
         "a/cover.jpg": "not an audio",
         "b/empty.wav": "empty",
+        "b/lfs.wav": "not audio: a Git LFS pointer",
         "b/cut.wav": "truncated",
         "b/nan.wav": "NaN",
         "b/silent.wav": "silent",
@@ -44,7 +49,7 @@ def test_unusable_files(workspace: Path, use_folder: UseFolder, capsys: pytest.C
     for file, reason in expected.items():
         assert reason in rejected[file]
         assert file in output or reason in output
-    assert "duplicate name" in rejected["a/a.00005.wav"]
+    assert "13 clips of 2 labels, 6 files rejected, files that are not audio ignored: 1, hidden" in output
     files = {str(file.relative_to("data/raw")) for file in Path("data/raw/audio").rglob("*") if file.is_file()}
     assert files == set(listed["path"])
 
@@ -68,6 +73,39 @@ def test_reserved_label(workspace: Path, use_folder: UseFolder) -> None:
 def test_single_label(workspace: Path, use_folder: UseFolder) -> None:
     use_folder(write_clips(workspace / "single", labels=("only",)))
     assert "at least two labels, found ['only']" in str(user_error(download_dataset))
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["c/1.m4a", "c/2.m4a"], "label c has no clip left; not used: 2 (first: c/1.m4a: soundfile cannot decode it"),
+        (["c/1.wav"], "label c has no clip left; not used: 1 (first: c/1.wav: empty file"),
+        (["c/1.txt"], "label c has no clip left; not used: 1 (first: c/1.txt: not an audio file"),
+        (["c/"], "label c has no clip left; not used: 1 (first: c/: empty folder"),
+        (["c/d/1.wav"], "label c has no clip left; not used: 1 (first: c/d/1.wav: not at <label>/<file>"),
+        (["c/\n.wav"], "label c has no clip left; not used: 1 (first: 'c/\\n.wav': its name has a control"),
+        (["c/.DS_Store"], None),
+    ],
+    ids=["not-decodable", "empty", "text", "empty-folder", "too-deep", "control-character", "hidden"],
+)
+def test_label_without_clips(
+    workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str], files: list[str], expected: str | None
+) -> None:
+    clips = write_clips(workspace / "mine", number=2, seconds=0.2)
+    (clips / "c").mkdir()
+    for file in files:
+        if not file.endswith("/"):
+            (clips / file).parent.mkdir(exist_ok=True)
+            (clips / file).touch()
+    use_folder(clips)
+    download_dataset()
+    output = capsys.readouterr().out
+    assert (f"warning: {expected}" in output) if expected else ("warning" not in output)
+    lost = [file for file in files if file.endswith((".m4a", ".wav"))]
+    if lost:
+        use_folder(clips, max_rejected=0.1)
+        error = user_error(download_dataset)
+        assert f"{len(lost)} of {4 + len(lost)} audio files rejected" in str(error)
 
 
 def test_repetitions(workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +147,32 @@ def test_originals(workspace: Path, use_folder: UseFolder, capsys: pytest.Captur
     assert originals == {"table": "mine.csv", "known": 9, "original": 7, "differ": ["a.00002.wav"]}
 
 
+@pytest.mark.parametrize("change", [str.upper, lambda text: "\\" + text, lambda text: f" {text}"])
+def test_originals_of_other_programs(
+    workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str], change: Callable[[str], str]
+) -> None:
+    clips = write_clips(workspace / "mine", number=1)
+    lines = [
+        f"*{file.relative_to(clips)};{change(hashlib.md5(file.read_bytes()).hexdigest())}"
+        for file in clips.rglob("*.wav")
+    ]
+    Path("mine.csv").write_bytes("\r\n".join(["Clip;MD5", *lines]).encode("utf-16"))
+    use_folder(clips)
+    set_params(workspace, {"download.dataset.originals": "mine.csv"})
+    download_dataset()
+    assert "2 of the 2 files of mine.csv match the originals" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "fact"), [("z,0123456789abcdef0123456789abcdef", "lists none"), ("a.00000,sha", "has the md5 'sha'")]
+)
+def test_originals_of_other_clips(workspace: Path, use_folder: UseFolder, line: str, fact: str) -> None:
+    Path("mine.csv").write_text(f"clip,md5\n{line}\n")
+    use_folder(write_clips(workspace / "mine", number=1))
+    set_params(workspace, {"download.dataset.originals": "mine.csv"})
+    assert fact in str(user_error(download_dataset))
+
+
 @pytest.mark.parametrize("text", [None, "clip,sha256\n"], ids=["missing", "other-columns"])
 def test_invalid_table_of_originals(workspace: Path, use_folder: UseFolder, text: str | None) -> None:
     use_folder(write_clips(workspace / "mine"))
@@ -133,3 +197,15 @@ def test_many_files_are_not_all_listed(
     assert "6 more like that; data/raw/source.json lists them all" in output
     assert "hidden files ignored: 1 (first: a/._a.00000.wav)" in output
     assert "16 clips of 2 labels, 0 files rejected, hidden files ignored: 1" in output
+
+
+def test_few_names_are_listed_for_each_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    long = [f"a/{'x' * (252 + n)}.wav" for n in range(50)]
+    report_rejected([], select_clips(long).rejected)
+    assert capsys.readouterr().out.count("\n") == MAX_LISTED + 1
+
+
+@pytest.mark.parametrize("file", ["/c0.wav", "top.wav"])
+def test_clip_without_label_is_of_no_lost_label(capsys: pytest.CaptureFixture[str], file: str) -> None:
+    report_lost_labels([], [(file, "no label")])
+    assert capsys.readouterr().out == ""
