@@ -68,9 +68,9 @@ def read_predictions(source: str) -> pd.DataFrame:
     Raises:
         UserError: there is none, or it is not a table of predictions, or it lists a clip twice.
     """
-    file = Path(source) if Path(source).is_file() else io.StringIO(show(source, str(PREDICTIONS)))
     try:
-        table = read_table(file)[["clip", "label", "prediction"]].set_index("clip")
+        content = Path(source).read_bytes() if Path(source).is_file() else show(source, str(PREDICTIONS)).encode()
+        table = read_table(io.BytesIO(content))[["clip", "label", "prediction"]].set_index("clip")
     except (KeyError, ValueError):
         raise UserError(f"{source}: its predictions need the columns clip, label and prediction") from None
     if not table.index.is_unique:
@@ -90,7 +90,7 @@ def groups_of(source: str, clips: pd.Index) -> np.ndarray | None:
 
     try:
         if Path(source).is_file():
-            splits = read_table(SPLITS)
+            splits = read_table(io.BytesIO(SPLITS.read_bytes()))
         else:
             splits = read_table(io.BytesIO(api.read(str(SPLITS), rev=find(source), mode="rb")))
     except (OSError, DvcException):

@@ -91,6 +91,7 @@ def test_dvc_deletes_nothing_of_the_user(workspace: Path) -> None:
         assert digests(Path("data")) | digests(Path("models")) == before
 
 
+@pytest.mark.slow
 def test_outputs_of_the_stages_are_no_files_of_the_user(copied: Path) -> None:
     check()
     Path("data/raw/.DS_Store").touch()
@@ -101,6 +102,7 @@ def test_outputs_of_the_stages_are_no_files_of_the_user(copied: Path) -> None:
     assert f"no stage wrote audio/{clip.parent.name}/mine.wav." in str(user_error(check))
 
 
+@pytest.mark.slow
 def test_what_a_finished_stage_needed_may_be_gone(copied: Path) -> None:
     """As on a colleague's machine, that got the outputs from a remote."""
     set_params(copied, {"split.published": "gone.csv", "split.method": "published"})

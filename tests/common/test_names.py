@@ -65,7 +65,8 @@ def write_results(labels: list[str]) -> tuple[Result, dict[str, Any], dict[str, 
         file.write_text(f"step\t{name}\n1\t0.5\n")
     metrics = measure(predictions, ids // 2, {"majority": 0.1, "spectrum": 0.2}, "test", 0.5)
     leakage = {name: {"test_clips": 3, "known": 3, "shared": 1} for name in labels}
-    totals = {"total": {"train": 1, "validation": 0, "test": 1}, "method": "random", "seed": 1, "leakage": leakage}
+    totals = {"total": {"train": 1, "validation": 0, "test": 1}, "method": "random", "seed": 1}
+    totals |= {"left_out": 0, "leakage": leakage}
     source = {"source": "hub", "id": "a/b", "title": labels[0], "licence": labels[-1], "revision": "0" * 40}
     checkpoint = {"source": "folder", "id": labels[0], "licence": labels[-1]}
     training = {"selected_on": "test", "best_epoch": 1, "train": {}, "resample_encode": {"max_seconds": 1}}
@@ -82,7 +83,8 @@ def write_results(labels: list[str]) -> tuple[Result, dict[str, Any], dict[str, 
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, content)
     soundfile.write(paths.RAW / "a.wav", tone(0.1), 22_050)
-    write_table(paths.CLIPS, pd.DataFrame({"clip": labels, "label": labels, "path": "a.wav"}))
+    facts = {"sha256": "00", "sampling_rate": 22_050, "channels": 1, "seconds": 0.1}
+    write_table(paths.CLIPS, pd.DataFrame({"clip": labels, "label": labels, "path": "a.wav"}).assign(**facts))
     return Result(read_epochs(paths.EPOCHS), 1, predictions.to_table(), metrics["reliability"]), metrics, totals
 
 
