@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from fakes.fork_server import make_python
 from hypothesis import strategies as st
 
 from stages.common.errors import InvalidParamsError, UserError
@@ -132,10 +135,19 @@ def set_params(folder: Path, values: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
-def dvc(folder: Path, *arguments: str, check: bool = True, env: dict[str, str] | None = None) -> str:
-    """Run real DVC in a workspace, with this test's Python first on the path; its output, both streams."""
+def dvc(
+    folder: Path, *arguments: str, check: bool = True, env: dict[str, str] | None = None, fork: bool | None = None
+) -> str:
+    """Run real DVC in a workspace, with this test's Python first on the path; its output, both streams.
+
+    Args:
+        fork: run the stages as forks of a process that has imported their libraries. By default, if env is not given.
+    """
+    fork = env is None if fork is None else fork
     env = dict(env or os.environ) | {"COLUMNS": "400"}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    if fork:
+        env["PATH"] = f"{make_python(Path(tempfile.gettempdir(), f'python-{os.getpid()}'))}{os.pathsep}{env['PATH']}"
     done = subprocess.run(["dvc", *arguments], cwd=folder, env=env, text=True, capture_output=True)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -222,12 +234,14 @@ def write_clips(folder: Path, labels: tuple[str, ...] = ("a", "b"), number: int 
     return folder
 
 
+def sha256_of(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest()
+
+
 def digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file, by its path in the folder."""
-    from hashlib import sha256
-
     files = [file for file in folder.rglob("*") if file.is_file()]
-    return {file.relative_to(folder).as_posix(): sha256(file.read_bytes()).hexdigest() for file in files}
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
 
 
 def change_config(**values: object) -> None:

@@ -1,7 +1,7 @@
 """Kill stages at random moments, and count what is left behind.
 
 For each kill: start a stage of a finished workspace with its old outputs in place; send a signal; check that all
-processes ended and that outputs are whole; run another stage, which must remove what was left; run the stage to its
+processes ended and that outputs are complete; run another stage, which must remove what was left; run the stage to its
 end, and compare all outputs.
 
 Run     python tests/kills.py --kills 200 --seed 1
@@ -33,6 +33,7 @@ STAGES = {
     "publish": ["stages.publish"],
 }
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+OUTSIDE = "while Python starts or ends"
 PLACES = ("data", "models", "metrics")
 
 
@@ -43,7 +44,7 @@ def outputs(folder: Path) -> dict[str, str]:
 
 def leftovers(files: dict[str, str]) -> list[str]:
     """Return the files that are partial or old outputs."""
-    return [name for name in files if any(part.endswith((".partial", ".old")) for part in name.split("/"))]
+    return [name for name in files if any(part.endswith((".partial", ".replaced")) for part in name.split("/"))]
 
 
 def start(folder: Path, stage: str) -> subprocess.Popen[str]:
@@ -86,20 +87,22 @@ def kill_once(folder: Path, expected: dict[str, str], stage: str, number: signal
     if in_session(process.pid):
         wrong.add("process left")
     if number != signal.SIGKILL and process.returncode:
-        if process.returncode != 128 + number:
-            wrong.add("before the first line of the stage")
-        elif "Traceback" in errors or not errors.splitlines()[-1].startswith(("interrupted; ", "ended by ")):
+        if process.returncode in (-number, 1) and "stages/" not in errors:
+            wrong.add(OUTSIDE)
+        elif process.returncode != 128 + number:
+            wrong.add(f"exit status {process.returncode}")
+        elif "Traceback" in errors or not (errors.splitlines() or [""])[-1].startswith(("interrupted; ", "ended by ")):
             wrong.add("not one line")
     files = outputs(folder)
     if number != signal.SIGKILL and leftovers(files):
         wrong.add("leftover after a signal")
     if any(files.get(name) != digest for name, digest in expected.items()):
-        wrong.add("output not whole before the next run")
+        wrong.add("output not complete before the next run")
     run(folder, "split" if stage == "check" else "check")
     if leftovers(outputs(folder)):
         wrong.add("leftover after the next run")
     if outputs(folder) != expected:
-        wrong.add("output not whole after the next run")
+        wrong.add("output not complete after the next run")
     run(folder, stage)
     if outputs(folder) != expected:
         wrong.add("other bytes after the stage ran again")

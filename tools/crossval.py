@@ -13,7 +13,7 @@ Run     python -m tools.crossval [experiment ...]; without names, all experiment
 from typing import Any
 
 import pandas as pd
-import yaml
+from ruamel.yaml import YAML
 
 from stages.common.errors import UserError
 from stages.common.stage import command_parser, run_command
@@ -31,7 +31,7 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 def read_params(name: str) -> dict[str, Any]:
     """Read the params of an experiment, by dotted key."""
-    return {key[1:]: value for key, value in flat(yaml.safe_load(show(name, "params.yaml"))).items()}
+    return {key[1:]: value for key, value in flat(YAML(typ="safe").load(show(name, "params.yaml"))).items()}
 
 
 def check_folds(params: dict[str, dict[str, Any]]) -> list[str]:

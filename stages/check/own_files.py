@@ -2,11 +2,13 @@
 
 import csv
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.paths import BASE, BASE_SOURCE, CLIPS, ENCODED, FINETUNED, PUBLISHED, RAW, SPLITS, TRAINING
+from stages.common.user_paths import expand_path
 
 OUTPUTS = (RAW, BASE, SPLITS, ENCODED, FINETUNED, PUBLISHED)
 # A file that the stage writes into each of its folders.
@@ -16,6 +18,13 @@ MARKERS = {
     ENCODED: ENCODED / "encoding.json",
     PUBLISHED: PUBLISHED / "README.md",
 }
+PATHS = (
+    "download.dataset.path",
+    "download.dataset.originals",
+    "download.model.path",
+    "split.published",
+    "split.groups",
+)
 SPLITS_HEADER = "clip,label,split,group"
 MOVE = "DVC deletes it before the stage that writes there starts; move your files to another folder"
 
@@ -27,7 +36,7 @@ def find_own_files(params: dict[str, Any]) -> Iterator[UserError]:
         params: the content of params.yaml.
     """
     named = set()
-    for key, path in _find_paths("", params):
+    for key, path in _find_paths(params):
         for output in OUTPUTS:
             if path.exists() and path.resolve().is_relative_to(output.resolve()):
                 named.add(output)
@@ -40,14 +49,17 @@ def find_own_files(params: dict[str, Any]) -> Iterator[UserError]:
             yield UserError(f"no stage wrote {files[0]}{others}. {MOVE}", file=output)
 
 
-def _find_paths(key: str, node: Any) -> Iterator[tuple[str, Path]]:
-    """Yield the dotted key and the path of each value that could be a path: those of download and split."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if key or name in ("download", "split"):
-                yield from _find_paths(f"{key}.{name}" if key else str(name), value)
-    elif isinstance(node, str) and node and not key.endswith((".source", ".id", ".title", ".licence", ".method")):
-        yield key, Path(node).expanduser()
+def _find_paths(params: dict[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Yield the dotted key and the path of each value that names a file or folder."""
+    for keys in PATHS:
+        node: Any = params
+        for key in keys.split("."):
+            node = node.get(key) if isinstance(node, dict) else None
+        for key, text in (node if isinstance(node, dict) else {"": node}).items():
+            where = f"{keys}.{key}".rstrip(".")
+            with suppress(UserError):  # which the check of the section reports
+                if isinstance(text, str):
+                    yield where, expand_path(text, where)
 
 
 def _list_own_files(output: Path) -> list[str]:

@@ -11,11 +11,11 @@ import soxr
 
 from stages.common.containers import CONVERT, SLACK, PatchedFile
 from stages.common.containers import AudioError as AudioError
+from stages.common.sampling_rate import find_rate_problem
 from stages.common.streams import find_change, forget_length
 
 BLOCK = 1 << 18  # samples of all channels that are read at a time: a long file, or one of 100 channels, needs no more
 RESAMPLER_REACH = 0.1  # seconds after a cut that still affect the samples before it
-MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1_000, 400_000  # Hz; soxr crashes at a rate of 1e9
 STEP = 2**-15  # of a 16-bit sample, relative to full scale
 UNKNOWN_FRAMES = 1 << 60  # libsndfile's length of a file that does not state one is larger
 # Recordings without sound toggle between the two values around zero, which are further apart in formats of 8 bits.
@@ -36,13 +36,6 @@ class Sound(soundfile.SoundFile):
     def seekable(self) -> bool:
         """Return False."""
         return False
-
-
-def find_rate_problem(rate: object) -> str | None:
-    """Return what is wrong with a sampling rate in Hz, or None."""
-    if type(rate) is int and MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:
-        return None
-    return f"sampling rate is not a whole number from {MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE} Hz: {rate!r:.40}"
 
 
 def open_audio(path: Path) -> Sound:

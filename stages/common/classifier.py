@@ -15,6 +15,7 @@ from transformers import (
 
 from stages.common.architectures import HEAD
 from stages.common.errors import UserError, damaged, reading
+from stages.common.sampling_rate import find_rate_problem
 
 
 def load_config(folder: Path) -> PreTrainedConfig:
@@ -38,9 +39,8 @@ def load_extractor(folder: Path) -> Any:
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
         if file.is_file() and "sampling_rate" not in json.loads(file.read_text(encoding="utf-8")):
             raise damaged(file, "it has no sampling_rate")
-    rate = getattr(extractor, "sampling_rate", None)
-    if not isinstance(rate, int) or rate <= 0:
-        raise damaged(file, f"sampling_rate is {rate!r}, not a number of Hz")
+    if problem := find_rate_problem(getattr(extractor, "sampling_rate", None)):
+        raise damaged(file, problem)
     return extractor
 
 

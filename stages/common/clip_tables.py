@@ -49,28 +49,33 @@ def read_clip_table(key: str, path: str, columns: list[str]) -> pd.Series:
     """
     text = _read_text(key, path)
     first, _, rest = text.partition("\n")
-    if re.fullmatch(r"sep=.", first.strip()):  # for Excel
+    if re.fullmatch(r"sep=.|#TYPE .*", first.strip()):  # for Excel, or from PowerShell
         text = rest
-    for separator in SEPARATORS:
-        try:
-            header, *rows = [
-                [unquote_formula(cell.strip()) for cell in row]
-                for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-                if row
-            ]
-        except (csv.Error, ValueError):
-            continue
-        found = [_find_column(header, column) for column in columns]
-        if None not in found:
-            break
-    else:
+    headers = {separator: _read_header(text, separator) for separator in SEPARATORS}
+    found = {separator: [_find_column(header, column) for column in columns] for separator, header in headers.items()}
+    separator = next((separator for separator, places in found.items() if None not in places), None)
+    if separator is None:
         raise UserError(f"{path} needs the columns {' and '.join(columns)}", key=key)
-    cells = [[row[i] if i is not None and i < len(row) else "" for i in found] for row in rows]
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        _, *rows = [[unquote_formula(cell.strip()) for cell in row] for row in lines if row]
+    except (csv.Error, ValueError) as error:
+        raise UserError(f"{path}, line {lines.line_num}: {error}; correct it", key=key) from None
+    places = found[separator]
+    cells = [[row[i] if i is not None and i < len(row) else "" for i in places] for row in rows]
     listed = pd.DataFrame([row for row in cells if row[0]], columns=columns, dtype=object)
     column = listed.set_index("clip")[columns[1]].replace("", float("nan"))
     if not column.index.is_unique:
         raise UserError(f"clip {column.index[column.index.duplicated()][0]} is listed twice; keep one line", file=path)
     return column
+
+
+def _read_header(text: str, separator: str) -> list[str]:
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        return [unquote_formula(cell.strip()) for cell in next((row for row in lines if row), [])]
+    except csv.Error:
+        return []
 
 
 def _read_text(key: str, path: str) -> str:

@@ -74,7 +74,7 @@ def reading(file: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, MemoryError):
+    except (UserError, MemoryError, ImportError, NameError, NotImplementedError):
         raise
     except OSError as error:
         if error.errno in MACHINE:
@@ -85,7 +85,9 @@ def reading(file: Path) -> Iterator[None]:
     except ValueError as error:
         raise damaged(file, error) from None
     except Exception as error:  # libraries raise anything if a file has another shape
-        raise damaged(file, f"{type(error).__name__}: {error}") from None
+        if "memory" in str(error):  # torch raises RuntimeError
+            raise
+        raise damaged(file, f"{type(error).__name__}: {error}") from error
 
 
 def _advise(file: Path) -> str:

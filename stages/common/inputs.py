@@ -59,9 +59,9 @@ def find_entry(stage: str) -> dict[str, Any]:
     return _read_entries().get(stage, {})
 
 
-def list_outputs() -> list[list[Path]]:
-    """Return the paths of the outputs of each stage in dvc.yaml."""
-    return [_outputs(entry) for entry in _read_entries().values()]
+def list_outputs() -> list[Path]:
+    """Return the paths of the outputs of all stages in dvc.yaml."""
+    return [output for entry in _read_entries().values() for output in _outputs(entry)]
 
 
 def _read_entries() -> dict[str, Any]:

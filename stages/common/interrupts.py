@@ -11,8 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
@@ -36,7 +37,8 @@ def _end(number: int, frame: FrameType | None = None) -> None:
     for child in multiprocessing.active_children():
         child.kill()
     for path in unfinished:
-        _remove(path)
+        with suppress(OSError):
+            _remove(path)
     name = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     end = "no partial output was left. Run dvc repro to start the stage again"
     with suppress(OSError):  # after SIGHUP there may be no terminal
@@ -66,23 +68,24 @@ def hold_signals() -> Iterator[None]:
             _end(_waiting[0])
 
 
-def watch_parent(end: Callable[[], object]) -> None:
-    """Call `end` from another thread if the process that started this one ends."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        end()
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def prepare_worker() -> None:
     """Prepare a worker process: its parent decides when it ends, and it ends with its parent."""
     for number in _signals:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
-    watch_parent(lambda: os._exit(1))
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _end_with_dvc(dvc: int) -> None:
+    while os.getppid() == dvc:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _is_stage(module: object) -> bool:
@@ -96,4 +99,4 @@ if _is_stage(sys.modules["__main__"]):
             signal.signal(_number, _end)
     if "DVC_STAGE" in os.environ:
         # DVC cannot record what a stage writes after DVC was killed.
-        watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        threading.Thread(target=_end_with_dvc, args=[os.getppid()], daemon=True).start()

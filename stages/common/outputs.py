@@ -1,18 +1,17 @@
 """Write the outputs of a stage so that each is complete or as it was, however the stage ends.
 
-An output is written beside its target, as <target>.partial. At the end, the old outputs are renamed to <target>.old,
-the new ones to their targets, and the old ones deleted.
+An output is written beside its target, as .<name>.partial. At the end, the old outputs are renamed to .<name>.replaced,
+the new ones to their targets, and the old ones deleted. A note lists the targets while they are renamed.
 """
 
+import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import filelock
 
 from stages.common import interrupts
 from stages.common.errors import UserError
@@ -20,6 +19,7 @@ from stages.common.inputs import list_outputs
 from stages.common.system_errors import describe_full_disk
 
 LOCKS = Path(".dvc/tmp/outputs")  # DVC's folder for such files; git ignores it
+NOTE = ".swap"  # extension
 
 
 def require_files(*paths: Path) -> None:
@@ -44,7 +44,7 @@ def atomic_outputs(*targets: Path) -> Iterator[list[Path]]:
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
             locks.enter_context(_locked(target))
-        _recover(targets)
+        _recover(targets, _note(targets))
         interrupts.unfinished.extend(partials)
         try:
             yield partials
@@ -61,24 +61,34 @@ def atomic_outputs(*targets: Path) -> Iterator[list[Path]]:
 
 
 def clean_up() -> None:
-    """Remove what killed stages left beside the outputs of dvc.yaml, unless another process writes there."""
-    for targets in list_outputs():
-        if any(os.path.lexists(name(target)) for target in targets for name in (_partial, _old)):
-            with ExitStack() as locks:
-                try:
-                    for target in targets:
-                        locks.enter_context(_locked(target))
-                except UserError:
-                    continue
-                _recover(targets)
+    """Undo incomplete renames, and remove what killed stages left, unless another process writes there."""
+    for note in LOCKS.glob(f"*{NOTE}"):
+        try:
+            targets = [Path(target) for target in json.loads(note.read_text(encoding="utf-8"))]
+        except ValueError:  # the process was killed before it renamed anything
+            targets = []
+        _clean(targets, note)
+    for target in list_outputs():
+        if any(os.path.lexists(name(target)) for name in (_partial, _old)):
+            _clean([target], None)
+
+
+def _clean(targets: list[Path], note: Path | None) -> None:
+    with ExitStack() as locks:
+        try:
+            for target in targets:
+                locks.enter_context(_locked(target))
+        except UserError:
+            return
+        _recover(targets, note)
 
 
 def _partial(target: Path) -> Path:
-    return target.with_name(target.name + ".partial")
+    return target.with_name(f".{target.name}.partial")
 
 
 def _old(target: Path) -> Path:
-    return target.with_name(target.name + ".old")
+    return target.with_name(f".{target.name}.replaced")
 
 
 def _remove(path: Path) -> None:
@@ -91,15 +101,17 @@ def _remove(path: Path) -> None:
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
     LOCKS.mkdir(parents=True, exist_ok=True)
-    file = LOCKS / "-".join(target.parts)
+    import filelock  # takes a tenth of a second
+
+    file = LOCKS / _file_name(target)
     lock = filelock.FileLock(file)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        owner = file.read_text(encoding="utf-8") or "another process"
-        raise UserError(f"{owner} is writing it; wait until it ends, or end it", file=target) from None
+        owner = file.read_text(encoding="utf-8")
+        raise UserError(f"another process writes it: {owner}; wait until it ends, or end it", file=target) from None
     try:
-        file.write_text(f"process {os.getpid()}, started at {time.strftime('%H:%M:%S')},", encoding="utf-8")
+        file.write_text(f"since {time.strftime('%H:%M:%S')}, process {os.getpid()}", encoding="utf-8")
         yield
     finally:
         lock.release()
@@ -109,7 +121,8 @@ def _make_durable(partials: list[Path]) -> None:
     """Write the files to the disk itself: after a power failure, a renamed file could be empty."""
     paths = [path for partial in partials for path in (partial, *partial.rglob("*"))]
     with ThreadPoolExecutor(16) as pool:  # the disk combines writes that wait at the same time
-        list(pool.map(_sync, paths))
+        for start in range(0, len(paths), 1000):
+            list(pool.map(_sync, paths[start : start + 1000]))
 
 
 def _sync(path: Path) -> None:
@@ -123,7 +136,10 @@ def _sync(path: Path) -> None:
 
 
 def _swap(targets: tuple[Path, ...]) -> None:
+    old, note = [_old(target) for target in targets], _note(targets)
     with interrupts.hold_signals():
+        note.write_text(json.dumps([str(target) for target in targets]), encoding="utf-8")
+        _sync(note)
         try:
             for target in targets:
                 if os.path.lexists(target):
@@ -131,22 +147,36 @@ def _swap(targets: tuple[Path, ...]) -> None:
             for target in targets:
                 _partial(target).rename(target)
         except OSError:
-            _recover(targets)
+            _recover(targets, note)
             raise
+        note.unlink()
+        interrupts.unfinished.extend(old)
+    for path in old:
+        _remove(path)
+        interrupts.unfinished.remove(path)
+
+
+def _recover(targets: Sequence[Path], note: Path | None) -> None:
+    """Undo an incomplete swap, if there is a note of one. Remove old and partial outputs.
+
+    It can be interrupted and repeated: new outputs move back before old ones return.
+    """
+    if note and note.exists():
+        for target in targets:
+            if os.path.lexists(target) and not os.path.lexists(_partial(target)):
+                target.rename(_partial(target))
+        for target in targets:
+            if os.path.lexists(_old(target)):
+                _old(target).rename(target)
+        note.unlink()
     for target in targets:
         _remove(_old(target))
-
-
-def _recover(targets: tuple[Path, ...] | list[Path]) -> None:
-    """Undo an incomplete swap, complete one that only lacks the deletion of old outputs, and remove partial outputs."""
-    if any(os.path.lexists(_old(target)) for target in targets):
-        if any(os.path.lexists(_partial(target)) for target in targets):
-            for target in targets:
-                if not os.path.lexists(_partial(target)):
-                    _remove(target)  # a new one
-                if os.path.lexists(_old(target)):
-                    _old(target).rename(target)
-        for target in targets:
-            _remove(_old(target))
-    for target in targets:
         _remove(_partial(target))
+
+
+def _note(targets: Sequence[Path]) -> Path:
+    return LOCKS / f"{_file_name(targets[0])}{NOTE}"
+
+
+def _file_name(target: Path) -> str:
+    return "-".join(target.relative_to(target.anchor).parts)

@@ -14,9 +14,9 @@ FREE_SOME = "free some space, then run dvc repro again"
 FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your disk quota is used up",
-    errno.EFBIG: "the file is larger than allowed (ulimit -f)",
 }
 OTHERS = {
+    errno.EFBIG: "the file is larger than allowed; raise the limit: ulimit -f unlimited",
     errno.EROFS: "the file system is read-only; use a folder on another one",
     errno.EACCES: "permission denied; change the permissions, or run as its owner",
     errno.EPERM: "not permitted; change the permissions, or run as its owner",
@@ -24,8 +24,6 @@ OTHERS = {
     errno.ENFILE: "too many open files on this machine; end other programs",
     errno.ENAMETOOLONG: "the name is too long; shorten it",
     errno.EIO: "the disk reports an input/output error; check the disk",
-    errno.ENOTDIR: "a file is where a folder should be; move it",
-    errno.EISDIR: "a folder is where a file should be; move it",
     errno.ELOOP: "the link leads back to itself; remove it",
     errno.ENOMEM: "not enough memory; end other programs, or use a machine with more",
 }
@@ -53,7 +51,7 @@ def describe_full_disk(error: BaseException, partials: list[Path]) -> str | None
     """
     problems = [FULL[code] for cause in _causes(error) for code in FULL if _has_code(cause, code)]
     free = _free(partials[0])
-    # NumPy, torch and libsndfile do not tell why they cannot write.
+    # NumPy, torch and libsndfile do not report why they cannot write.
     if not problems and (free > ALMOST_FULL or isinstance(error, UserError)):
         return None
     files = [file for partial in partials for file in (partial, *partial.rglob("*")) if file.is_file()]
@@ -65,7 +63,7 @@ def describe_full_disk(error: BaseException, partials: list[Path]) -> str | None
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _has_code(error: BaseException, code: int) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import re
 from contextlib import nullcontext
 from pathlib import Path
@@ -36,7 +37,6 @@ from stages.common.paths import (
     FINETUNED,
     METRICS,
     PREDICTIONS,
-    RAW,
     REJECTED,
     REPETITIONS,
     SPLIT_COUNTS,
@@ -105,17 +105,26 @@ def read_table(file: Path | TextIO | BinaryIO) -> pd.DataFrame:
     """
     with reading(file) if isinstance(file, Path) else nullcontext():
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    table = table.rename(columns=unquote_formula).map(unquote_formula)
+    table = table.rename(columns=unquote_formula)
+    for column in table:
+        if table[column].str.startswith("'").any():
+            table[column] = table[column].map(unquote_formula)
     if isinstance(file, Path) and file in TABLES:
         _check_rows(file, table, TABLES[file])
     return table
+
+
+def _ends_with_line_feed(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def _check_rows(path: Path, table: pd.DataFrame, row: Any) -> None:
     columns = list(row._fields)
     if missing := [column for column in columns if column not in table]:
         raise damaged(path, f"it has no column {missing[0]}")
-    if not path.read_bytes().endswith(b"\n"):
+    if not _ends_with_line_feed(path):
         raise damaged(path, "its last line is cut off")
     if table.empty and path not in MAYBE_EMPTY:
         raise damaged(path, "it has no rows")
@@ -197,23 +206,18 @@ def read_epochs(folder: Path) -> pd.DataFrame:
     return epochs
 
 
-def require_recordings(clips: pd.DataFrame, splits: pd.DataFrame) -> None:
-    """Check that clips have the same labels in two tables, and that their recordings are intact.
-
-    Args:
-        clips: data/raw/clips.csv. splits: rows of data/splits.csv.
+def require_same_labels(clips: pd.DataFrame, splits: pd.DataFrame) -> None:
+    """Check that data/raw/clips.csv has all clips of data/splits.csv, with the same labels.
 
     Raises:
-        UserError: a clip is not in clips.csv, has another label there, or its recording is damaged.
+        UserError: a clip is missing, or has another label.
     """
-    listed = dict(zip(clips["clip"], zip(clips["label"], clips["path"], clips["sha256"])))
+    labels = dict(zip(clips["clip"], clips["label"]))
     for name, label in zip(splits["clip"], splits["label"]):
-        if name not in listed:
+        if name not in labels:
             raise UserError(f"{SPLITS} lists clip {name}, {CLIPS} does not have it; run dvc repro")
-        actual, path, sha256 = listed[name]
-        if actual != label:
-            raise UserError(f"clip {name} has the label {label} in {SPLITS}, {actual} in {CLIPS}; run dvc repro")
-        require_intact(RAW / path, sha256)
+        if labels[name] != label:
+            raise UserError(f"clip {name} has the label {label} in {SPLITS}, {labels[name]} in {CLIPS}; run dvc repro")
 
 
 def require_intact(file: Path, sha256: str) -> None:
@@ -221,4 +225,4 @@ def require_intact(file: Path, sha256: str) -> None:
     with reading(file), file.open("rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != sha256:
-        raise UserError("its SHA-256 is not that of clips.csv; python -m tools.verify finds the damage", file=file)
+        raise damaged(file, "its SHA-256 is not that of clips.csv")

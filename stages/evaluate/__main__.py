@@ -57,7 +57,7 @@ def main() -> None:
     from transformers.utils import logging
 
     from stages.common.encoded_clips import open_encoded_clips
-    from stages.common.tables import read_epochs, read_json, read_table, require_recordings, write_json, write_table
+    from stages.common.tables import read_epochs, read_json, read_table, require_same_labels, write_json, write_table
     from stages.evaluate.figures import Result, save_result
     from stages.evaluate.metrics import measure, round_floats
     from stages.evaluate.prediction import predict_test_clips
@@ -70,8 +70,8 @@ def main() -> None:
     make_deterministic(0, params.threads)
     logging.set_verbosity_error()
     splits, epochs, training = read_table(SPLITS), read_epochs(EPOCHS), read_json(TRAINING)
+    require_same_labels(read_table(CLIPS), splits)
     predictions = predict_test_clips(open_encoded_clips(ENCODED), splits, params)
-    require_recordings(read_table(CLIPS), splits[splits["split"] == "test"])
     groups = splits.set_index("clip").loc[predictions.clips, "group"].to_numpy()
     selected = selection_accuracy(epochs, training["best_epoch"])
     metrics = round_floats(measure(predictions, groups, read_json(BASELINES), training["selected_on"], selected))

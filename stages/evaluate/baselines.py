@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
 from stages.common.audio import load_audio, power_spectrogram
-from stages.common.errors import UserError
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import Number, load_params
 from stages.common.paths import BASELINES, CLIPS, RAW, SPLITS
@@ -55,10 +54,19 @@ def summarize_spectrum(samples: np.ndarray) -> np.ndarray:
     return np.concatenate([bands.mean(axis=0), bands.std(axis=0)])
 
 
-def summarize_files(paths: list[Path], seconds: float) -> np.ndarray:
-    """Summarize the spectrum of each file's first seconds: float32, shape (files, 2 * BANDS)."""
-    rows = map_in_threads(lambda path: summarize_spectrum(load_audio(path, SAMPLING_RATE, seconds)), paths)
-    return np.stack(list(tqdm(rows, "baselines", len(paths), unit="clip")))
+def summarize_files(files: list[tuple[Path, str]], seconds: float) -> np.ndarray:
+    """Summarize the spectrum of each file's first seconds: float32, shape (files, 2 * BANDS).
+
+    Args:
+        files: path and SHA-256 of each.
+    """
+    from stages.common.tables import require_intact
+
+    def summarize(file: tuple[Path, str]) -> np.ndarray:
+        require_intact(*file)
+        return summarize_spectrum(load_audio(file[0], SAMPLING_RATE, seconds))
+
+    return np.stack(list(tqdm(map_in_threads(summarize, files), "baselines", len(files), unit="clip")))
 
 
 def measure_baselines(raw: Path, clips: "DataFrame", splits: "DataFrame", seconds: float) -> dict[str, float]:
@@ -66,25 +74,27 @@ def measure_baselines(raw: Path, clips: "DataFrame", splits: "DataFrame", second
 
     Args:
         raw: the folder to which the paths of clips refer.
-        clips: columns clip, label and path. splits: columns clip and split.
+        clips: columns clip, label, path and sha256. splits: columns clip, label and split.
         seconds: use at most the first seconds of each clip, as the model does.
 
     Returns:
         Accuracy of `majority` (the most frequent label) and `spectrum` (logistic regression).
 
     Raises:
-        UserError: splits lists a clip that clips does not have.
+        UserError: clips lacks a clip of splits, or has another label for it, or its recording is damaged.
     """
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    from stages.common.tables import require_same_labels
+
+    require_same_labels(clips, splits)
     clips = clips.set_index("clip")
-    if missing := sorted(set(splits["clip"]) - set(clips.index)):
-        raise UserError(f"data/splits.csv lists clip {missing[0]}, data/raw/clips.csv does not have it; run dvc repro")
     train, test = (clips.loc[splits.loc[splits["split"] == name, "clip"]] for name in ("train", "test"))
-    features = summarize_files([raw / path for path in [*train["path"], *test["path"]]], seconds)
+    both = [*zip(train["path"], train["sha256"]), *zip(test["path"], test["sha256"])]
+    features = summarize_files([(raw / path, sha256) for path, sha256 in both], seconds)
     models = {
         "majority": DummyClassifier(strategy="most_frequent"),
         "spectrum": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
@@ -97,13 +107,11 @@ def measure_baselines(raw: Path, clips: "DataFrame", splits: "DataFrame", second
 
 def main() -> None:
     """Write the accuracies."""
-    from stages.common.tables import read_table, require_recordings, write_json
+    from stages.common.tables import read_table, write_json
 
     seconds = load_params("resample_encode.max_seconds", Number)
     require_files(CLIPS, SPLITS)
-    clips, splits = read_table(CLIPS), read_table(SPLITS)
-    require_recordings(clips, splits)
-    accuracies = measure_baselines(RAW, clips, splits, seconds)
+    accuracies = measure_baselines(RAW, read_table(CLIPS), read_table(SPLITS), seconds)
     with atomic_outputs(BASELINES) as [file]:
         write_json(file, accuracies)  # not rounded, since a model may be exactly as good
     print(f"{BASELINES}: " + ", ".join(f"{name} {value:.3f}" for name, value in accuracies.items()))

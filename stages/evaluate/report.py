@@ -12,7 +12,7 @@ import soundfile
 
 from stages.common.audio import load_audio
 from stages.common.names import show_with_spaces
-from stages.common.tables import read_json, read_table, select_scores
+from stages.common.tables import read_json, read_table, require_intact, select_scores
 from stages.evaluate.figures import (
     FIGURES,
     MAX_LABELS,
@@ -85,13 +85,13 @@ def describe_error(row: pd.Series, file: Path) -> dict[str, Any]:
     }
 
 
-def write_report(
-    file: Path,
-    metrics: dict[str, Any],
-    split: dict[str, Any],
-    result: Result,
-    raw: Path,
-) -> None:
+def find_recording(raw: Path, clip: pd.Series) -> Path:
+    """Return the file of a clip, a row of clips.csv; raise UserError if it is damaged."""
+    require_intact(raw / clip["path"], clip["sha256"])
+    return raw / clip["path"]
+
+
+def write_report(file: Path, metrics: dict[str, Any], split: dict[str, Any], result: Result, raw: Path) -> None:
     """Write the report, the same bytes for the same content.
 
     Args:
@@ -101,7 +101,7 @@ def write_report(
         raw: data/raw, with clips.csv, source.json and the recordings.
     """
     predictions = result.predictions
-    paths = read_table(raw / "clips.csv").set_index("clip")["path"]
+    clips = read_table(raw / "clips.csv").set_index("clip")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # users choose the names of clips and labels
@@ -126,6 +126,9 @@ def write_report(
         min_hz=MIN_HZ,
         max_hz=SAMPLING_RATE / 2,
         size=SPECTROGRAM_SIZE,
-        errors=[describe_error(row, raw / paths[row["clip"]]) for _, row in select_errors(predictions).iterrows()],
+        errors=[
+            describe_error(row, find_recording(raw, clips.loc[row["clip"]]))
+            for _, row in select_errors(predictions).iterrows()
+        ],
     )
     file.write_text(page, encoding="utf-8")

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from transformers import AutoFeatureExtractor
 
-from stages.common.audio import find_rate_problem, load_audio
+from stages.common.audio import load_audio
 from stages.common.classifier import load_extractor
 from stages.common.errors import UserError
+from stages.common.sampling_rate import find_rate_problem
 
 
 def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
@@ -26,8 +27,6 @@ def load_feature_extractor(folder: Path, settings: dict[str, Any]) -> Any:
     if "sampling_rate" in settings and (problem := find_rate_problem(settings["sampling_rate"])):
         raise UserError(problem, key=f"{key}.sampling_rate")
     extractor = load_extractor(folder)
-    if problem := find_rate_problem(extractor.sampling_rate):
-        raise UserError(problem, file=folder / "preprocessor_config.json")
     for name in settings:
         if name not in extractor.to_dict():
             raise UserError(f"{type(extractor).__name__} has no such setting", key=f"{key}.{name}")

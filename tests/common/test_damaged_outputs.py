@@ -12,7 +12,15 @@ from helpers import user_error
 from stages.common.classifier import load_classifier, load_config, load_extractor
 from stages.common.encoded_clips import open_encoded_clips, select_split
 from stages.common.paths import BASE, CLIPS, ENCODED, EPOCHS, FINETUNED, RAW, SPLITS
-from stages.common.tables import CONTENTS, TABLES, read_epochs, read_json, read_table, require_recordings
+from stages.common.tables import (
+    CONTENTS,
+    TABLES,
+    read_epochs,
+    read_json,
+    read_table,
+    require_intact,
+    require_same_labels,
+)
 
 pytestmark = pytest.mark.slow  # the pipeline runs once for all of them
 
@@ -167,11 +175,10 @@ def test_damaged_weights(finished: Path, fault: str) -> None:
 @every_fault
 def test_damaged_recording(finished: Path, fault: Callable[[Path], Any]) -> None:
     copy(finished, RAW)
-    clips = read_table(CLIPS)
-    require_recordings(clips, clips)
-    fault(RAW / clips["path"][3])
-    error = user_error(lambda: require_recordings(clips, clips))
-    assert error.file == str(RAW / clips["path"][3])
+    clip = read_table(CLIPS).iloc[3]
+    require_intact(RAW / clip["path"], clip["sha256"])
+    fault(RAW / clip["path"])
+    assert_damaged(lambda: require_intact(RAW / clip["path"], clip["sha256"]), RAW / clip["path"])
 
 
 @pytest.mark.parametrize(("column", "value"), [("clip", "x"), ("label", "pop")])
@@ -179,4 +186,4 @@ def test_clips_of_another_table(finished: Path, column: str, value: str) -> None
     copy(finished, RAW)
     clips, splits = read_table(CLIPS), read_table(CLIPS)
     splits.loc[0, column] = value
-    assert f" {value}" in str(user_error(lambda: require_recordings(clips, splits)))
+    assert f" {value}" in str(user_error(lambda: require_same_labels(clips, splits)))

@@ -227,7 +227,7 @@ def test_dvc_records_nothing_false(copied: Path) -> None:
     env.pop("DVC_STAGE")
     command = [sys.executable, "-m", "dvc", "repro", "train"]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as running:
-        while not Path("models/finetuned.partial").exists():
+        while not Path("models/.finetuned.partial").exists():
             assert running.poll() is None
             time.sleep(0.02)
         for file in edited:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from helpers import set_params
 
-PARTIAL = Path("data/raw.partial")
+PARTIAL = Path("data/.raw.partial")
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import HARD_NAMES, names, tone
+from helpers import HARD_NAMES, names, sha256_of, tone
 from huggingface_hub import ModelCard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -83,7 +83,7 @@ def write_results(labels: list[str]) -> tuple[Result, dict[str, Any], dict[str, 
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, content)
     soundfile.write(paths.RAW / "a.wav", tone(0.1), 22_050)
-    facts = {"sha256": "00", "sampling_rate": 22_050, "channels": 1, "seconds": 0.1}
+    facts = {"sha256": sha256_of(paths.RAW / "a.wav"), "sampling_rate": 22_050, "channels": 1, "seconds": 0.1}
     write_table(paths.CLIPS, pd.DataFrame({"clip": labels, "label": labels, "path": "a.wav"}).assign(**facts))
     return Result(read_epochs(paths.EPOCHS), 1, predictions.to_table(), metrics["reliability"]), metrics, totals
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import shutil
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -93,54 +94,69 @@ def test_output_appears_at_once(folder: bool) -> None:
 
 
 def test_leftover_is_removed() -> None:
-    write(Path("thing.partial"), "of a killed stage", folder=True)
+    write(Path(".thing.partial"), "of a killed stage", folder=True)
     with atomic_outputs(Path("thing")) as [path]:
         assert not path.exists()
         path.write_text("new")
     assert [file.name for file in Path().glob("thing*")] == ["thing"]
 
 
-def end_at(call: str, number: int) -> None:
-    """Write new outputs, and end the process, as SIGKILL does, before the n-th call of a function of the system."""
-    original, calls = getattr(os, call), []
+def run_until(action: Callable[[], object], call: str, number: int) -> bool:
+    """Run an action in a fork that ends, as with SIGKILL, before the n-th call of a function of the system.
 
-    def end_or_call(*arguments: object, **options: object) -> object:
-        calls.append(arguments)
-        if len(calls) > number:
-            os._exit(9)
-        return original(*arguments, **options)
+    Returns:
+        Whether it was ended.
+    """
 
-    setattr(os, call, end_or_call)
-    write_all("new")
-    os._exit(0)
+    def run() -> None:
+        original, calls = getattr(os, call), count()
 
+        def end_or_call(*arguments: object, **options: object) -> object:
+            if next(calls) == number:
+                os._exit(9)
+            return original(*arguments, **options)
 
-def run_in_fork(call: str, number: int) -> bool:
-    """Return whether the process was ended early."""
-    process = multiprocessing.get_context("fork").Process(target=end_at, args=(call, number))
+        setattr(os, call, end_or_call)
+        action()
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     process.join()
     return process.exitcode == 9
 
 
-@pytest.mark.parametrize("call", ["mkdir", "fsync", "rename", "unlink", "rmdir"])
+def assert_whole(possible: set[str], names: set[str]) -> None:
+    assert set(contents().values()) <= possible
+    assert len(set(contents().values())) <= 1
+    assert set(contents()) == names
+
+
+@pytest.mark.parametrize("call", ["rename", "unlink", "rmdir", "fsync"])
 @pytest.mark.parametrize("exists", [True, False], ids=["old outputs", "no outputs"])
 def test_process_killed_at_any_moment(call: str, exists: bool) -> None:
-    for number in range(100):
+    """Also while the next stage cleans up."""
+    for number in count():
         shutil.rmtree("out", ignore_errors=True)
         if exists:
             write_all("old")
-        early = run_in_fork(call, number)
-        clean_up()
-        assert set(contents()) <= NAMES
-        texts = set(contents().values())
-        assert texts == {"new"} if not early else texts <= {"old", "new"}
-        assert len(texts) <= 1
-        if exists:
-            assert set(contents()) == NAMES
+        early = run_until(lambda: write_all("new"), call, number)
+        for cleaning in count():
+            if not run_until(clean_up, call, cleaning):
+                break
+        finished = not early or set(contents().values()) == {"new"}
+        assert_whole({"old", "new"}, NAMES if exists or finished else set())
         if not early:
             break
-    assert number >= (1 if call != "rmdir" else exists)
+
+
+def test_files_of_the_user_stay() -> None:
+    Path("out/model.old").mkdir(parents=True)
+    Path("out/metrics.json.partial").write_text("mine")
+    write_all("new")
+    clean_up()
+    assert Path("out/model.old").is_dir()
+    assert contents()["out/metrics.json.partial"] == "mine"
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -168,9 +184,9 @@ def test_second_process_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
         process.join()
         assert process.exitcode == 0
         assert model.exists()
-        Path("out/metrics.json.partial").write_text("")
-        Path("out/runs.partial").mkdir()
-    assert capfd.readouterr().out.startswith(f"out/model: process {os.getpid()}, started at ")
+        Path("out/.metrics.json.partial").write_text("")
+        Path("out/.runs.partial").mkdir()
+    assert capfd.readouterr().out.startswith("out/model: another process writes it: since ")
     assert contents() == {"out/metrics.json": "", "out/model/file": "new"}
 
 

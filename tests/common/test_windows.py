@@ -59,7 +59,7 @@ def test_window_shorter_than_frame_refused(copied: Path, cache: str, seconds: fl
     error = user_error(train)
     assert error.key == "train.window_seconds"
     assert f"{seconds} s is shorter than one frame" in str(error)
-    assert not Path("models/finetuned.partial").exists()
+    assert not Path("models/.finetuned.partial").exists()
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_window_longer_than_clips_refused(copied: Path, cache: str, longest: str
     assert error.key == "train.window_seconds"
     assert "1.5 s is longer than the longest clip" in str(error)
     assert longest in str(error)
-    assert not Path("models/finetuned.partial").exists()
+    assert not Path("models/.finetuned.partial").exists()
 
 
 @pytest.mark.slow

@@ -1,11 +1,10 @@
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import tone, user_error, write_clips
+from helpers import sha256_of, tone, user_error, write_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,9 +29,9 @@ def list_clips(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     paths = sorted(folder.rglob("*.wav"))
     clips = pd.DataFrame(
         {"clip": [p.stem for p in paths], "label": [p.parent.name for p in paths], "path": [str(p) for p in paths]}
-    )
+    ).assign(sha256=[sha256_of(p) for p in paths])
     number = clips.groupby("label").cumcount()
-    return clips, clips[["clip"]].assign(split=np.where(number % 4 == 1, "test", "train"))
+    return clips, clips[["clip", "label"]].assign(split=np.where(number % 4 == 1, "test", "train"))
 
 
 @settings(deadline=None)
@@ -73,7 +72,7 @@ def test_files_keep_their_order(tmp_path: Path) -> None:
     clips, _ = list_clips(write_clips(tmp_path, number=8))
     paths = [Path(path) for path in clips["path"]]
     one_by_one = np.stack([summarize_spectrum(load_audio(path, SAMPLING_RATE, 30)) for path in paths])
-    np.testing.assert_array_equal(summarize_files(paths, 30), one_by_one)
+    np.testing.assert_array_equal(summarize_files(list(zip(paths, clips["sha256"])), 30), one_by_one)
 
 
 def test_validation_clips_are_unused(tmp_path: Path) -> None:
@@ -81,14 +80,15 @@ def test_validation_clips_are_unused(tmp_path: Path) -> None:
     clips, splits = list_clips(write_clips(tmp_path, number=8))
     unusable = pd.DataFrame({"clip": [f"v{n}" for n in range(20)], "label": "b", "path": "nowhere.wav"})
     clips = pd.concat([clips, unusable])
-    splits = pd.concat([splits, unusable[["clip"]].assign(split="validation")])
+    splits = pd.concat([splits, unusable[["clip", "label"]].assign(split="validation")])
     assert measure_baselines(Path(), clips, splits, 30) == {"majority": 0.5, "spectrum": 1.0}
 
 
 def test_majority_is_that_of_train(tmp_path: Path) -> None:
     clips, _ = list_clips(write_clips(tmp_path, number=4))
     train, test = ["a.00000", "a.00001", "b.00000"], ["a.00002", "b.00001", "b.00002", "b.00003"]
-    splits = pd.DataFrame({"clip": [*train, *test], "split": ["train"] * 3 + ["test"] * 4})
+    splits = clips.set_index("clip").loc[[*train, *test], ["label"]].reset_index()
+    splits["split"] = ["train"] * 3 + ["test"] * 4
     assert measure_baselines(Path(), clips, splits, 30)["majority"] == 0.25
 
 
@@ -115,7 +115,7 @@ def test_only_first_seconds_count(tmp_path: Path) -> None:
 
 def test_unknown_clip_is_named() -> None:
     clips = pd.DataFrame({"clip": ["a"], "label": ["x"], "path": ["a.wav"]})
-    splits = pd.DataFrame({"clip": ["a", "b"], "split": ["train", "test"]})
+    splits = pd.DataFrame({"clip": ["a", "b"], "label": ["x", "x"], "split": ["train", "test"]})
     assert "clip b, " in str(user_error(lambda: measure_baselines(Path(), clips, splits, 30)))
 
 
@@ -126,7 +126,6 @@ def test_missing_table_is_named(workspace: Path) -> None:
 def test_written_accuracy_is_exact(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A rounded third would be less than the accuracy of a model that is equally good."""
     clips, _ = list_clips(write_clips(RAW, number=4))
-    clips["sha256"] = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in clips["path"]]
     clips["path"] = [str(Path(path).relative_to(RAW)) for path in clips["path"]]
     test = ["a.00003", "b.00002", "b.00003"]
     clips.assign(sampling_rate=22_050, channels=1, seconds=1.0).to_csv(CLIPS, index=False)

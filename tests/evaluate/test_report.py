@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import git, tone
+from helpers import git, sha256_of, tone
 from PIL import Image
 
 from stages.common.tables import select_scores
@@ -99,8 +99,8 @@ def make_content(folder: Path, labels: list[str], clips: int, wrong: int, second
         probabilities = np.full(len(labels), 0.4 - 0.01 * n) / (len(labels) - 1)
         probabilities[predicted] = 0.6 + 0.01 * n
         rows.append([clip, labels[actual], labels[predicted], *probabilities])
-        table.append([clip, labels[actual], f"{n}.wav"])
-    pd.DataFrame(table, columns=["clip", "label", "path"]).to_csv(raw / "clips.csv", index=False)
+        table.append([clip, labels[actual], f"{n}.wav", sha256_of(raw / f"{n}.wav")])
+    pd.DataFrame(table, columns=["clip", "label", "path", "sha256"]).to_csv(raw / "clips.csv", index=False)
     (raw / "source.json").write_text('{"source": "folder", "id": "<my> clips", "licence": "unknown"}')
     epochs = pd.DataFrame(
         {"eval_accuracy": [0.2, 0.6, 0.6], "eval_loss": [2.0, 1.0, np.inf], "train_loss": [2.1, 0.9, 0.4]},
@@ -388,6 +388,8 @@ def test_report_stays_small(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).uniform(-0.9, 0.9, (15 * 44_100, 2)).astype(np.float32)
     for n in range(3):
         soundfile.write(content["raw"] / f"{n}.wav", noise, 44_100)
+    clips = pd.read_csv(content["raw"] / "clips.csv")
+    clips.assign(sha256=sha256_of(content["raw"] / "0.wav")).to_csv(content["raw"] / "clips.csv", index=False)
     report = render_report(tmp_path, content)
     assert len(report) * MAX_ERRORS / 3 < 2_500_000
     for mp3 in recordings_of(Page(report)):

@@ -1,14 +1,17 @@
 """Run Python programs as forks of a process that has imported their libraries, which takes most of their time.
 
-Each program is a separate process with its environment, folder and output. huggingface_hub is not among the libraries:
-it reads the environment when it is imported.
+Each program is a separate process with its environment, folder and output. There are two servers. That of the Hub's
+tests does not import huggingface_hub, which reads the environment when it is imported. That of the stages imports it,
+and all libraries that train and evaluate use.
 """
 
 import gc
 import json
 import os
 import runpy
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,58 +21,116 @@ from importlib import import_module
 from pathlib import Path
 
 TIMEOUT = 300  # seconds
-LIBRARIES = (
+LIGHT = (
     *("httpx2", "networkx", "pandas", "pyarrow.parquet", "pydantic", "scipy.ndimage", "soundfile", "soxr", "tqdm"),
     *("jinja2", "torch", "yaml"),
 )
+LIBRARIES = {
+    "hub": LIGHT,
+    "stages": (
+        *(
+            *LIGHT,
+            "accelerate",
+            "datasets",
+            "dvclive",
+            "evaluate",
+            "scipy.signal",
+            "scipy.stats",
+            "sklearn.linear_model",
+        ),
+        *("sklearn.metrics", "sklearn.model_selection", "torch.utils.tensorboard", "transformers.trainer"),
+        *("transformers.models.auto.modeling_auto", "transformers.models.hubert.modeling_hubert"),
+    ),
+}
+# Without the site module, it starts in hundredths of a second.
+CLIENT = """#!{python} -ISs
+import json, os, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+socket.send_fds(server, [b"."], [0, 1, 2])
+job = {{"arguments": sys.argv[1:], "env": dict(os.environ), "folder": os.getcwd()}}
+server.sendall(json.dumps(job).encode() + b"\\n")
+sys.exit(int(server.makefile().read() or 1))
+"""
 
 
 def run_python(*arguments: str, env: dict[str, str]) -> tuple[int, str]:
-    """Run `python <arguments>` in the current folder: `-m module ...` or `-c code ...`.
+    """Run `python <arguments>` in the current folder, without huggingface_hub: `-m module ...` or `-c code ...`.
 
     Returns:
         Exit status and output, both streams.
     """
-    server = _start_server()
-    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as output:
-        job = {"arguments": arguments, "env": env, "folder": str(Path.cwd()), "output": output.name}
-        server.stdin.write(json.dumps(job) + "\n")
-        server.stdin.flush()
-        status = server.stdout.readline()
-        return int(status), output.read()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output, socket.socket(socket.AF_UNIX) as server:
+        server.connect(start_server("hub"))
+        with Path(os.devnull).open() as nothing:
+            socket.send_fds(server, [b"."], [nothing.fileno(), output.fileno(), output.fileno()])
+        job = {"arguments": arguments, "env": env, "folder": str(Path.cwd())}
+        server.sendall(json.dumps(job).encode() + b"\n")
+        with server.makefile() as answer:
+            status = int(answer.read() or 1)
+        output.seek(0)
+        return status, output.read()
 
 
 @cache
-def _start_server() -> subprocess.Popen[str]:
-    """Start the server. It ends with this process, which closes its standard input."""
-    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def make_python(folder: Path) -> Path:
+    """Write a program `python` into a folder, which runs the stages as forks; return the folder."""
+    folder.mkdir(parents=True)
+    file = folder / "python"
+    file.write_text(CLIENT.format(python=sys.executable, address=start_server("stages")))
+    file.chmod(0o755)
+    return folder
 
 
-def _serve() -> None:
-    """Fork for each line of standard input, and print the exit status."""
-    for library in LIBRARIES:
+@cache
+def start_server(kind: str) -> str:
+    """Start a server, and return its address. It ends with this process, which closes its standard input."""
+    address = f"{tempfile.mkdtemp()}/server"
+    command = [sys.executable, __file__, kind, address]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    return address
+
+
+def _serve(kind: str, address: str) -> None:
+    """Fork for each connection."""
+    for library in LIBRARIES[kind]:
         import_module(library)
-    assert "huggingface_hub" not in sys.modules
+    assert (kind == "stages") == ("huggingface_hub" in sys.modules)
+    gc.collect()
     gc.freeze()  # or the garbage collection of each fork copies all memory
-    for line in sys.stdin:
-        process = os.fork()
-        if process == 0:
-            signal.alarm(TIMEOUT)
-            # Not sys.exit, which takes half a second to free all libraries.
-            os._exit(_run(**json.loads(line)))
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes the forks that ended
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        print("ready", flush=True)
+        while sys.stdin not in select.select([sys.stdin, listener], [], [])[0]:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.alarm(TIMEOUT)
+                listener.close()
+                status = _run(connection)
+                connection.sendall(str(status).encode())
+                # Not sys.exit, which takes half a second to free all libraries.
+                os._exit(0)
+            connection.close()
 
 
-def _run(arguments: list[str], env: dict[str, str], folder: str, output: str) -> int:
+def _run(connection: socket.socket) -> int:
     """Run a program in this process, and return its exit status."""
-    os.chdir(folder)
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile() as lines:
+        job = json.loads(lines.readline())
+    os.chdir(job["folder"])
     os.environ.clear()
-    os.environ.update(env)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for stream in (1, 2):
-        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), stream)
-    kind, program, *sys.argv[1:] = arguments
-    sys.path[:1] = [folder, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ.update(job["env"])
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    kind, program, *sys.argv[1:] = job["arguments"]
+    sys.path[:1] = [job["folder"], *filter(None, job["env"].get("PYTHONPATH", "").split(os.pathsep))]
     status = 0
     try:
         if kind == "-m":
@@ -89,4 +150,4 @@ def _run(arguments: list[str], env: dict[str, str], folder: str, output: str) ->
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(*sys.argv[1:])

@@ -150,7 +150,7 @@ def stage(hub: LocalHub, *arguments: str, check: bool = True, **options: Any) ->
 def stage_error(hub: LocalHub, *arguments: str, **options: Any) -> str:
     """Run a stage that fails, and return its error message. Check that no partial output remains."""
     line = _find_error(stage(hub, *arguments, check=False, **options))
-    assert not list(Path.cwd().glob("*/*.partial"))
+    assert not list(Path.cwd().glob("*/.*.partial"))
     return line
 
 

@@ -81,7 +81,7 @@ def test_masks_longer_than_window_refused(copied: Path) -> None:
     masks = {"mask_time_prob": 0.5, "mask_time_length": 500, "mask_feature_prob": 0.0, "mask_feature_length": 2}
     set_params(copied, {"train.spec_augment": masks})
     assert user_error(main).key == "train.spec_augment"
-    assert not Path("models/finetuned.partial").exists()
+    assert not Path("models/.finetuned.partial").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

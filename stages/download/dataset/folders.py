@@ -2,7 +2,7 @@
 
 import os
 from contextlib import suppress
-from errno import EIO
+from errno import EIO, EMFILE, ENFILE, ENOMEM
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from stages.download.dataset.selection import is_audio, is_hidden, save_clip, sh
 
 EMPTY = "empty folder"
 LINK = "link to a folder that is read already"
+MACHINE = (EMFILE, ENFILE, ENOMEM)  # the fault of the machine, not of a file
 
 
 class Listing(NamedTuple):
@@ -56,6 +57,8 @@ def _list_folder(root: Path, folder: str, listing: Listing) -> list["os.DirEntry
     try:
         entries = list(os.scandir(root / folder))
     except OSError as error:
+        if error.errno in MACHINE:
+            raise
         if not folder:
             raise UserError(f"{root}: {error.strerror}", key="download.dataset.path") from None
         listing.rejected.append((f"{show_path(folder)}/", f"cannot be listed: {error.strerror}"))
@@ -95,12 +98,12 @@ def measure_clips(root: Path) -> int:
 def copy_clip(source: Path, target: Path) -> str | None:
     """Copy a clip; return None, or why it cannot be read or written."""
     try:
-        if not source.is_file():  # to open a pipe would wait for ever
+        if not source.is_file():  # opening a pipe blocks
             return "cannot be read: a broken link, or not a file"
         with source.open("rb") as content:
             return save_clip(content, target)
     except OSError as error:
-        if error.filename != str(source) and error.errno != EIO:
+        if error.errno in MACHINE or (error.filename != str(source) and error.errno != EIO):
             raise
         target.unlink(missing_ok=True)
         return f"cannot be read: {error.strerror}"

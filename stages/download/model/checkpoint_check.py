@@ -4,9 +4,9 @@ import json
 import pickle
 from pathlib import Path
 
-from stages.common.audio import MIN_SAMPLING_RATE, find_rate_problem
 from stages.common.errors import UserError
 from stages.common.lfs import POINTER, is_pointer
+from stages.common.sampling_rate import MIN_SAMPLING_RATE, find_rate_problem
 
 PREPROCESSORS = ["preprocessor_config.json", "processor_config.json"]
 # Transformers raises any of these for a config of another shape.

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from stages.common.audio import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from stages.common.errors import UserError
 from stages.common.hub_id import HubId
 from stages.common.params import Section
+from stages.common.sampling_rate import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from stages.common.user_paths import expand_path
 from stages.download.model.checkpoint_check import PREPROCESSORS
 
