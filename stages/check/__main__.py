@@ -1,7 +1,7 @@
 """Check all of params.yaml, and that no file of yours is where a stage writes.
 
-DVC deletes the outputs of a stage before it starts the stage, so a check inside the stage would come too late. All
-other stages come after this one.
+DVC deletes the outputs of a stage before it starts the stage, so a check inside the stage would come too late. Both
+halves of download depend on this one, and so do all other stages.
 
 Reads   params.yaml; the names of the files in data/ and models/
 Writes  data/checked.txt: always the same text, so that no other stage runs because of it

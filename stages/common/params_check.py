@@ -64,11 +64,12 @@ def check_params(stage: str, target: str | None = None) -> None:
                 sections[name] = section
     for section in sections.values():
         problems += section.find_conflicts(sections)
+    lock = _read_lock() if stage in ("check", "download") else None
     for name in SECTIONS[SECTIONS.index(stage) :] if stage in SECTIONS else SECTIONS:
         try:
             if name == "download":
-                problems += _find_download_obstacles(content.get(name), target)
-            elif name in sections and (stage in SECTIONS or content[name] != _recorded_params(name).get(name)):
+                problems += _find_download_obstacles(content.get(name), target, lock)
+            elif name in sections and (stage in SECTIONS or content[name] != _recorded_params(lock, name).get(name)):
                 problems += sections[name].find_obstacles()
         except OSError as error:
             problems.append(UserError(f"a file or folder of it cannot be read: {error.strerror}", key=name))
@@ -76,13 +77,13 @@ def check_params(stage: str, target: str | None = None) -> None:
         raise InvalidParamsError(problems)
 
 
-def _find_download_obstacles(node: Any, target: str | None) -> Iterator[UserError]:
+def _find_download_obstacles(node: Any, target: str | None, lock: Any) -> Iterator[UserError]:
     """Check the two halves of the section separately: one may be valid, or finished, without the other."""
     for half, field in find_schema("download").model_fields.items():
         source = node.get(half) if isinstance(node, dict) else None
         valid = _validate(source, Annotated[field.annotation, field])
         # The half that does not start may be finished, and its source gone since.
-        if valid and (half == target or source != _recorded_params(f"download@{half}").get(f"download.{half}")):
+        if valid and (half == target or source != _recorded_params(lock, f"download@{half}").get(f"download.{half}")):
             yield from valid.find_obstacles()
 
 
@@ -111,14 +112,20 @@ def _correct_keys(section: str, node: Any, schema: Any) -> Any:
     return node
 
 
-def _recorded_params(stage: str) -> dict[str, Any]:
-    """Return the params that a stage last ran with, by dotted key, from dvc.lock."""
+def _recorded_params(lock: Any, stage: str) -> dict[str, Any]:
+    """Return the params that a stage last ran with, by dotted key. lock: the content of dvc.lock."""
     try:
-        lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8"))
         params = lock["stages"][stage]["params"][PARAMS.name]
-    except (OSError, LookupError, TypeError, ValueError, RecursionError, YAMLError):
+    except (LookupError, TypeError):
         return {}
     return params if isinstance(params, dict) else {}
+
+
+def _read_lock() -> Any:
+    try:
+        return YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8"))
+    except (OSError, LookupError, TypeError, ValueError, RecursionError, YAMLError):
+        return None
 
 
 def explain_errors(section: str, node: Any, schema: Any, error: ValidationError) -> list[UserError]:

@@ -51,7 +51,7 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        print("interrupted; no partial output was left. Run dvc repro to start the stage again", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
     except UserError as error:
         sys.exit(f"error: {error}")

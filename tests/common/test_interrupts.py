@@ -75,6 +75,7 @@ def test_signal_during_imports(milliseconds: int, workspace: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_killed_stage(workspace: Path) -> None:
     with start() as stage:
         wait_for(lambda: is_composing(stage))
@@ -88,6 +89,7 @@ def test_workers_end_with_a_killed_stage(workspace: Path) -> None:
     assert not PARTIAL.exists()
 
 
+@pytest.mark.slow
 def test_stage_ends_with_dvc(workspace: Path) -> None:
     """Nobody would record its outputs."""
     code = (
@@ -105,6 +107,7 @@ def test_stage_ends_with_dvc(workspace: Path) -> None:
     assert not PARTIAL.exists()
 
 
+@pytest.mark.slow
 def test_ignored_signals_stay_ignored(workspace: Path) -> None:
     """For example SIGHUP after nohup."""
     set_params(Path(), {"download.dataset.clips_per_label": 2})
