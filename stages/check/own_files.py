@@ -3,21 +3,25 @@
 import csv
 from collections.abc import Iterator
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.common.paths import BASE, BASE_SOURCE, CLIPS, ENCODED, FINETUNED, PUBLISHED, RAW, SPLITS, TRAINING
+from stages.common.paths import BASE, CLIPS, ENCODED, FINETUNED, PUBLISHED, RAW, SPLITS
 from stages.common.user_paths import expand_path
 
-OUTPUTS = (RAW, BASE, SPLITS, ENCODED, FINETUNED, PUBLISHED)
-# A file that the stage writes into each of its folders.
-MARKERS = {
-    BASE: BASE_SOURCE,
-    FINETUNED: TRAINING,
-    ENCODED: ENCODED / "encoding.json",
-    PUBLISHED: PUBLISHED / "README.md",
+# What the stages write: patterns of files, and folders that only they write. The first pattern is one that is always
+# there, and that another checkpoint or data set does not have.
+WEIGHTS = ("*.json", "*.safetensors", "pytorch_model*.bin")
+WRITTEN = {
+    RAW: ("source.json", "clips.csv", "rejected.csv", "repetitions.csv", "metadata.csv"),
+    BASE: ("source.json", *WEIGHTS),
+    ENCODED: ("encoding.json", "*.json", "*.arrow"),
+    FINETUNED: ("training.json", *WEIGHTS),
+    PUBLISHED: ("training.json", *WEIGHTS, "*.csv", "*.png", "README.md", "runs/"),
 }
+OUTPUTS = (*WRITTEN, SPLITS)
 PATHS = (
     "download.dataset.path",
     "download.dataset.originals",
@@ -66,13 +70,20 @@ def _list_own_files(output: Path) -> list[str]:
     """Return the paths, inside the output, of files that no stage wrote there."""
     if output == SPLITS:
         return [SPLITS.name] if SPLITS.is_file() and _first_line(SPLITS) != SPLITS_HEADER else []
-    files = [file for file in sorted(output.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-    if output == RAW:
-        # Tables may have been added by a later version of the stage.
-        known = _listed_clips()
-        files = [file for file in files if file.parent != RAW or file.suffix not in (".csv", ".json") or not known]
-        return [str(file.relative_to(RAW)) for file in files if str(file.relative_to(RAW)) not in known]
-    return [str(file.relative_to(output)) for file in files] if not MARKERS[output].is_file() else []
+    if output.is_symlink() or output.is_file():
+        return [output.name]
+    files = [file for file in sorted(output.rglob("*")) if file.is_file() or file.is_symlink()]
+    names = [file.relative_to(output).as_posix() for file in files if not file.name.startswith(".")]
+    first, *_ = patterns = WRITTEN[output]
+    known = _listed_clips() if output == RAW else set()
+    return [name for name in names if first not in names or not (name in known or _is_written(name, patterns))]
+
+
+def _is_written(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(
+        name.startswith(pattern) if pattern.endswith("/") else "/" not in name and fnmatch(name, pattern)
+        for pattern in patterns
+    )
 
 
 def _listed_clips() -> set[str]:

@@ -92,13 +92,14 @@ def inspect_audio(path: Path) -> AudioFacts:
             if problem := find_rate_problem(rate):
                 raise AudioError(f"{problem}; resample the clip, or correct its header")
             for block in read_blocks(sound):
-                if not np.isfinite(block).all():
-                    raise AudioError(f"NaN or infinite sample after {frames / rate:.2f} s")
-                mono = mix(block)
+                with np.errstate(over="ignore"):
+                    mono = mix(block)
+                if not np.isfinite(block).all() or not np.isfinite(mono).all():
+                    raise AudioError(f"NaN, infinite or too large sample after {frames / rate:.2f} s")
                 frames, low, high = frames + len(block), min(low, float(mono.min())), max(high, float(mono.max()))
             facts, expected = AudioFacts(rate, sound.channels, frames / rate), sound.frames
     except soundfile.LibsndfileError as error:
-        reason = error.error_string.strip().rstrip(".")
+        reason = error.error_string.removeprefix("Error : ").strip().rstrip(".")
         raise AudioError(f"broken ({reason}); if a player plays it, {CONVERT}") from None
     if frames == 0:
         raise AudioError("no samples")

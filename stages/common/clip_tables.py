@@ -34,7 +34,7 @@ class Matched(NamedTuple):
 def read_clip_table(key: str, path: str, columns: list[str]) -> pd.Series:
     """Read the second column of a user's CSV file, indexed by the first, which is clip.
 
-    The file may be UTF-8 or UTF-16, with or without a byte order mark, and separated by commas, semicolons or tabs.
+    The file may be UTF-8, or UTF-16 with a byte order mark, and separated by commas, semicolons or tabs.
     Case and spaces around the names of columns do not matter, nor do spaces around cells, nor the apostrophe that
     `write_table` puts before a formula.
 
@@ -49,7 +49,7 @@ def read_clip_table(key: str, path: str, columns: list[str]) -> pd.Series:
     """
     text = _read_text(key, path)
     first, _, rest = text.partition("\n")
-    if re.fullmatch(r"sep=.|#TYPE .*", first.strip()):  # for Excel, or from PowerShell
+    if re.fullmatch(r'"?sep=."?|#TYPE .*', first.strip()):  # for Excel, or from PowerShell
         text = rest
     headers = {separator: _read_header(text, separator) for separator in SEPARATORS}
     found = {separator: [_find_column(header, column) for column in columns] for separator, header in headers.items()}
@@ -87,6 +87,8 @@ def _read_text(key: str, path: str) -> str:
         raise UserError(problem, key=key) from None
     if is_pointer(file):
         raise UserError(f"{path} is {POINTER}", key=key)
+    if content.startswith(b"PK\3\4"):
+        raise UserError(f"{path} is a workbook, not a CSV file; save it as CSV", key=key)
     utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if utf_16 else "utf-8-sig")

@@ -72,6 +72,8 @@ def reading(file: Path) -> Iterator[None]:
     Raises:
         UserError: the output is missing or damaged.
     """
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise damaged(file, "it is a pipe or a device")  # opening a pipe blocks
     try:
         yield
     except (UserError, MemoryError, ImportError, NameError, NotImplementedError):

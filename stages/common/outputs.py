@@ -42,6 +42,8 @@ def atomic_outputs(*targets: Path) -> Iterator[list[Path]]:
     partials = [_partial(target) for target in targets]
     with ExitStack() as locks:
         for target in targets:
+            if target.is_mount():
+                raise UserError("a disk is mounted there; mount it at the folder above", file=target)
             target.parent.mkdir(parents=True, exist_ok=True)
             locks.enter_context(_locked(target))
         _recover(targets, _note(targets))
@@ -166,7 +168,7 @@ def _recover(targets: Sequence[Path], note: Path | None) -> None:
             if os.path.lexists(target) and not os.path.lexists(_partial(target)):
                 target.rename(_partial(target))
         for target in targets:
-            if os.path.lexists(_old(target)):
+            if os.path.lexists(_old(target)) and not os.path.lexists(target):  # it may be restored, by dvc checkout
                 _old(target).rename(target)
         note.unlink()
     for target in targets:

@@ -1,9 +1,10 @@
 """Find out how long FLAC, Ogg and MP3 files really are: their headers may be wrong, or state only the first part."""
 
+import re
 import struct
 from typing import NamedTuple
 
-from stages.common.containers import CONVERT, AudioError, Bytes, find_length
+from stages.common.containers import CONVERT, SLACK, AudioError, Bytes, find_length
 
 FLAC_TOTAL = 21  # offset of the total number of samples: the low four bits of this byte, and four bytes
 FLAC_START = b"fLaC\0\0\0\x22"  # and the header of the first block of metadata, which has 34 bytes
@@ -44,6 +45,9 @@ def find_change(data: Bytes) -> Change | None:
     """
     if data[:4] == b"OggS":
         check_ogg(data)
+        return None
+    if data[:7] == b"NIST_1A":
+        check_nist(data)
         return None
     start = skip_id3(data)
     if data[start : start + 4] == b"fLaC":
@@ -93,6 +97,18 @@ def check_ogg(data: Bytes) -> None:
             raise AudioError(_only_first("Ogg streams", at, len(data)))
         begun = begun or not flags & OGG_FIRST
         at += OGG_HEADER.size + segments + sum(data[at + OGG_HEADER.size : at + OGG_HEADER.size + segments])
+        if at > len(data):
+            raise AudioError(f"truncated: {at - len(data)} bytes of its last page are missing")
+
+
+def check_nist(data: Bytes) -> None:
+    """Raise AudioError if a file with a NIST SPHERE header, as in TIMIT, is cut off."""
+    header = bytes(data[:1024])
+    fields = {name: int(value) for name, value in re.findall(rb"(\w+) -i (\d+)", header)}
+    size = fields.get(b"sample_n_bytes", 2) * fields.get(b"channel_count", 1)
+    missing = 1024 + size * fields.get(b"sample_count", 0) - len(data)
+    if missing > SLACK and b"shorten" not in header:
+        raise AudioError(f"truncated: {missing} bytes of its samples are missing")
 
 
 def _only_first(what: str, first: int, size: int) -> str:

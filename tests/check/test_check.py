@@ -42,7 +42,7 @@ def list_as_splits() -> dict[str, object]:
 
 
 def groups_in_raw() -> dict[str, object]:
-    Path("data/raw").mkdir()
+    Path("data/raw").mkdir(parents=True)
     Path("data/raw/artists.csv").write_text("clip,artist\n")
     return {"split.groups": {"artist": "./data/raw/artists.csv"}}
 
@@ -77,6 +77,12 @@ def test_other_file_in_an_output(file: str, workspace: Path) -> None:
     assert f"no stage wrote {'/'.join(file.split('/')[2:]) or 'splits.csv'}." in str(error)
 
 
+def test_link_to_another_disk(workspace: Path) -> None:
+    Path("disk").mkdir()
+    Path("data/raw").symlink_to("../disk")
+    assert "no stage wrote raw." in str(user_error(check))
+
+
 @pytest.mark.slow
 def test_dvc_deletes_nothing_of_the_user(workspace: Path) -> None:
     """With plain DVC, also for the stage alone, and again."""
@@ -97,6 +103,11 @@ def test_outputs_of_the_stages_are_no_files_of_the_user(copied: Path) -> None:
     Path("data/raw/.DS_Store").touch()
     shutil.rmtree("models/finetuned")
     check()
+    for name in ("data/raw/artists.csv", "models/base/ck/model.safetensors", "data/encoded/x.csv", "data/raw/audio/a"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("mine")
+        assert f"no stage wrote {'/'.join(name.split('/')[2:])}." in str(user_error(check))
+        Path(name).unlink()
     clip = next(Path("data/raw/audio").rglob("*.wav"))
     shutil.copyfile(clip, clip.with_name("mine.wav"))
     assert f"no stage wrote audio/{clip.parent.name}/mine.wav." in str(user_error(check))

@@ -58,7 +58,7 @@ def test_columns(tmp_path: Path, text: str, cells: dict[str, str]) -> None:
         (b"name,split\na,train\n", "needs the columns clip and split"),
         (b"", "needs the columns clip and split"),
         (b'clip,split\na,"train\n', "line 2: unexpected end of data"),
-        (b"PK\3\4\0\0", "needs the columns clip and split"),
+        (b"PK\3\4\0\0", "is a workbook, not a CSV file"),
         (START + b"\noid", "is a Git LFS pointer"),
         (b"clip,split\na.00000,train\na.00000,test\n", "clip a.00000 is listed twice"),
     ],

@@ -108,3 +108,21 @@ def test_cut_mp3(tmp_path: Path) -> None:
     (tmp_path / "clip.mp3").write_bytes(content[: len(content) // 2])
     with pytest.raises(AudioError, match=r"truncated: \d+ of the \d+ frames in its header are missing"):
         inspect_audio(tmp_path / "clip.mp3")
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "missing"),
+    [
+        ("OGG", "VORBIS", "200 bytes of its last page"),
+        ("OGG", "OPUS", "200 bytes"),
+        ("NIST", "PCM_16", "200 bytes of its samples"),
+    ],
+)
+def test_cut_file(tmp_path: Path, name: str, subtype: str, missing: str) -> None:
+    """The header of NIST, the format of TIMIT, states the length; a page of Ogg its size."""
+    content = encode(name, subtype)
+    (tmp_path / "a").write_bytes(content)
+    assert inspect_audio(tmp_path / "a").seconds == pytest.approx(1.0, abs=0.01)
+    (tmp_path / "a").write_bytes(content[:-200])
+    with pytest.raises(AudioError, match=f"truncated: {missing}"):
+        inspect_audio(tmp_path / "a")

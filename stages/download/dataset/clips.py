@@ -65,8 +65,9 @@ def check_usable(clips: list[Clip], unusable: list[tuple[str, str]], max_rejecte
     """
     total = len(clips) + len(unusable)
     if len(unusable) > max_rejected * total:
+        reason = unusable[0][1].partition(";")[0]  # the complete one is printed before
         raise UserError(
-            f"{len(unusable)} of {total} audio files rejected (first: {unusable[0][0]}: {unusable[0][1]}), more than "
+            f"{len(unusable)} of {total} audio files rejected (first: {unusable[0][0]}: {reason}), more than "
             f"{max_rejected}; fix or remove them, or raise max_rejected",
             key="download.dataset.max_rejected",
         )
@@ -166,7 +167,7 @@ def report_lost_labels(clips: list[Clip], left_out: list[tuple[str, str]]) -> No
 def _find_label(path: str, reason: str) -> str:
     """Return the label that a path in rejected.csv belongs to; "" if none."""
     if path.endswith("/"):
-        return path.rstrip("/")
+        return path.rstrip("/") if path.count("/") == 1 else ""
     path = path[1:-1] if path.endswith(("'", '"')) else path  # escaped paths have quotes
     parts = PurePosixPath(path.lstrip("/")).parts
     return parts[0 if reason == MISPLACED else -2] if len(parts) > 1 else ""
@@ -185,4 +186,4 @@ def summarize(clips: list[Clip], ignored: list[tuple[str, str]], rejected: list[
     hidden = f", hidden files ignored: {reasons.count(HIDDEN)}" if HIDDEN in reasons else ""
     others = f", files that are not audio ignored: {reasons.count(NOT_AUDIO)}" if NOT_AUDIO in reasons else ""
     labels = len({clip.label for clip in clips})
-    return f"{len(clips)} clips of {labels} labels, {len(rejected)} files rejected{others}{hidden}"
+    return f"{len(clips)} clips of {labels} labels, files rejected: {len(rejected)}{others}{hidden}"

@@ -100,7 +100,7 @@ def _find_row_fault(row: Row, path: str) -> str | None:
         return "no label"
     if row.content is None:
         return "its row has no audio, at most the path of a file elsewhere"
-    if any(map(is_hidden, PurePosixPath(path).parts)):
+    if row.label in (".", "..") or any(map(is_hidden, PurePosixPath(path).parts)):
         return "its label or name begins with a dot, which would hide the file; rename it"
     return find_fault(path)
 
@@ -159,11 +159,11 @@ def _check_columns(schema: Any, audio_column: str, label_column: str) -> None:
 def label_names(schema: Any, features: Any, column: str) -> Callable[[Any], str]:
     """Return a function from a label column's values to names, by the ClassLabel in the card or the file if any.
 
-    Null, and -1 of a ClassLabel, which data sets on the Hub use for unlabelled rows, have no name: "".
+    Null, NaN, and -1 of a ClassLabel, which data sets on the Hub use for unlabelled rows, have no name: "".
     """
     from datasets import ClassLabel, Features
 
     features = features or Features.from_arrow_schema(schema)
     label = features.get(column)
     names = dict(enumerate(label.names)) | {-1: ""} if isinstance(label, ClassLabel) else {}
-    return lambda value: "" if value is None else str(names.get(value, value))
+    return lambda value: "" if value is None or value != value else str(names.get(value, value))

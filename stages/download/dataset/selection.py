@@ -55,7 +55,7 @@ def find_fault(path: str) -> str | None:
     if "Cc" in _find_unwritable(path):
         return "its name has a control character, such as a line break; rename it"
     if suffix.lower() in UNDECODABLE:
-        return f"soundfile cannot decode it; convert it, e.g. ffmpeg -i x{suffix} x.flac"
+        return f"soundfile cannot decode it, or not notice a cut; convert it, e.g. ffmpeg -i x{suffix} x.flac"
     return None
 
 

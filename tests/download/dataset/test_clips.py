@@ -49,7 +49,7 @@ def test_unusable_files(workspace: Path, use_folder: UseFolder, capsys: pytest.C
     for file, reason in expected.items():
         assert reason in rejected[file]
         assert file in output or reason in output
-    assert "13 clips of 2 labels, 6 files rejected, files that are not audio ignored: 1, hidden" in output
+    assert "13 clips of 2 labels, files rejected: 6, files that are not audio ignored: 1, hidden" in output
     files = {str(file.relative_to("data/raw")) for file in Path("data/raw/audio").rglob("*") if file.is_file()}
     assert files == set(listed["path"])
 
@@ -196,7 +196,7 @@ def test_many_files_are_not_all_listed(
     assert output.count("not the original: ") == MAX_LISTED == 10
     assert "6 more like that; data/raw/source.json lists them all" in output
     assert "hidden files ignored: 1 (first: a/._a.00000.wav)" in output
-    assert "16 clips of 2 labels, 0 files rejected, hidden files ignored: 1" in output
+    assert "16 clips of 2 labels, files rejected: 0, hidden files ignored: 1" in output
 
 
 def test_few_names_are_listed_for_each_reason(capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def test_any_name_is_taken(name: str) -> None:
         ("a/x.wav/y.wav", "not at <label>/<file>"),
         ("x.wav", "not at <label>/<file>"),
         *((f"a/x{suffix}", f"ffmpeg -i x{suffix} x.flac") for suffix in sorted(UNDECODABLE)),
-        ("a/x.M4A", "soundfile cannot decode it; convert it, e.g. ffmpeg -i x.M4A x.flac"),
+        ("a/x.M4A", "soundfile cannot decode it, or not notice a cut; convert it, e.g. ffmpeg -i x.M4A x.flac"),
         (f"a/{'音' * 84}.wav", "name too long: 256 bytes with what tells it apart from others; shorten it to 255"),
     ],
 )
