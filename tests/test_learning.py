@@ -70,12 +70,13 @@ def test_shuffled_labels(workspace: Path) -> None:
     metrics = learn()
     assert metrics["accuracy_low"] > 0.4
     assert metrics["baselines"]["majority"] == 0.25
-    clips, splits = read_table(CLIPS), read_table(SPLITS).query("split != 'test'")
+    clips, splits = read_table(CLIPS), read_table(SPLITS)
     # The clips of each label get all labels equally often: else the model could predict the most frequent one.
-    for _, group in splits.groupby(["split", "label"]):
+    for _, group in splits.query("split != 'test'").groupby(["split", "label"]):
         shuffled = np.random.default_rng(1).permutation(group["clip"])
         clips.loc[clips.set_index("clip").index.get_indexer(shuffled), "label"] = np.resize(LABELS, len(shuffled))
     write_table(CLIPS, clips)
+    write_table(SPLITS, splits.assign(label=splits["clip"].map(clips.set_index("clip")["label"])))
     metrics = learn()
     low, high = metrics["accuracy_low"], metrics["accuracy_high"]
     assert low < 0.25 < high
@@ -86,8 +87,10 @@ def test_leaked_test_clips(workspace: Path) -> None:
     metrics = learn()
     low, high = metrics["accuracy_low"], metrics["accuracy_high"]
     assert low < 0.25 < high
-    splits = read_table(SPLITS)
-    write_table(SPLITS, pd.concat([splits, splits.assign(split="train")]))
+    clips, splits = read_table(CLIPS), read_table(SPLITS)
+    write_table(CLIPS, pd.concat([clips, clips.assign(clip="copy of " + clips["clip"])]))
+    copies = splits.assign(clip="copy of " + splits["clip"], split="train")
+    write_table(SPLITS, pd.concat([splits, copies]))
     leaked = learn()
     assert leaked["accuracy"] > 0.9
     assert leaked["accuracy_low"] > high

@@ -6,6 +6,7 @@ import pandas as pd
 
 from stages.common.clip_tables import match_table, read_clip_table
 from stages.common.errors import UserError
+from stages.common.paths import CLIPS
 
 
 def read_groups(groups: dict[str, str], clips: pd.DataFrame, repetitions: pd.DataFrame) -> pd.DataFrame:
@@ -22,7 +23,7 @@ def read_groups(groups: dict[str, str], clips: pd.DataFrame, repetitions: pd.Dat
         One column of strings for each group name, one row for each clip; NaN if the group is unknown.
 
     Raises:
-        UserError: a table lists none of the clips.
+        UserError: the only table lists none of the clips.
     """
     labels = dict(zip(clips["clip"], clips["label"]))
     repeated = clips["clip"].map(repetitions.set_index("clip")["recording"]).astype(object)
@@ -33,11 +34,13 @@ def read_groups(groups: dict[str, str], clips: pd.DataFrame, repetitions: pd.Dat
         key = f"split.groups.{kind}"
         listed = read_clip_table(key, path, ["clip", kind])
         table[kind] = match_table(listed, labels, path).cells
-        if table[kind].isna().all():
+        if table[kind].isna().all() and len(groups) == 1:
             raise UserError(
-                f"{path} lists none of the clips, such as {table.index[0]}; use the names of data/raw/clips.csv",
-                key=key,
+                f"{path} lists none of the clips, such as {table.index[0]}; use the names of {CLIPS}", key=key
             )
+        if table[kind].isna().all():
+            # Not an error: a table of repetitions has only the clips that are repeated.
+            print(f"warning: {path} lists none of the clips, such as {table.index[0]}; see the names in {CLIPS}")
     return table
 
 

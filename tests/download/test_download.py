@@ -56,4 +56,5 @@ def test_offline_output_is_same(gtzan: LocalHub) -> None:
 def test_full_disk_of_project(gtzan: LocalHub, workspace: Path) -> None:
     with small_disk(workspace / "data", kilobytes=400):
         line = stage_error(gtzan, "stages.download", "dataset")
-    assert line.endswith(": the disk is full; free some space, then run dvc repro again")
+    assert line.startswith("error: data/raw: the disk is full: it needs more than ")
+    assert line.endswith(" are free; free some space, then run dvc repro again")

@@ -82,15 +82,20 @@ def make_python(folder: Path) -> Path:
     return folder
 
 
-@cache
 def start_server(kind: str) -> str:
-    """Start a server, and return its address. It ends with this process, which closes its standard input."""
+    """Start a server, if it does not run yet, and return its address."""
+    return _start_server(kind)[0]
+
+
+@cache
+def _start_server(kind: str) -> tuple[str, subprocess.Popen[str]]:
+    """Start a server. It ends with this process, which closes its standard input."""
     address = f"{tempfile.mkdtemp()}/server"
     command = [sys.executable, __file__, kind, address]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
-    return address
+    return address, server
 
 
 def _serve(kind: str, address: str) -> None:
