@@ -31,7 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             make_workspace(folder)
-            dvc(folder, "repro", fork=False)  # as users do
+            dvc(folder, "repro")
             git(folder, "add", ".")
             git(folder, "commit", "-q", "-m", "Run the pipeline")
             done.touch()

@@ -20,10 +20,11 @@ REPO = "ann/distilhubert-finetuned-gtzan"
 # Classifies clips with a published model, as its users do.
 CLASSIFY = """
 import json, sys
+from pathlib import Path
 from transformers import pipeline
 from stages.common.audio import load_audio
 classify = pipeline("audio-classification", model=sys.argv[1], top_k=None)
-print(json.dumps({clip: classify(load_audio(file, 16_000)) for clip, file in json.loads(sys.argv[2]).items()}))
+print(json.dumps({clip: classify(load_audio(Path(file), 16_000)) for clip, file in json.loads(sys.argv[2]).items()}))
 """
 
 

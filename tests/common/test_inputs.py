@@ -220,6 +220,7 @@ def test_without_an_entry_nothing_is_compared(name: str | None, monkeypatch: pyt
 def test_dvc_records_nothing_false(copied: Path) -> None:
     """Edit params, code and data while `dvc repro` trains, then undo the edits."""
     set_params(copied, {"train.learning_rate": 1e-3})
+    dvc(copied, "repro", "check")
     lock = Path("dvc.lock").read_bytes()
     edited = [Path("params.yaml"), Path("stages/train/loss.py"), Path("data/splits.csv")]
     old = {file: file.read_text() for file in edited}
