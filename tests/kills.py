@@ -113,13 +113,15 @@ def kill_many(folder: Path, stages: list[str], kills: int, seed: int) -> Counter
     """Kill stages of a finished workspace, and count the kills and all that went wrong."""
     durations = {stage: run(folder, stage) for stage in stages}
     expected, choose, counts = outputs(folder), random.Random(seed), Counter[str]()
-    for _ in range(kills):
+    for done in range(1, kills + 1):
         stage, number = choose.choice(stages), choose.choice(SIGNALS)
         delay = choose.uniform(0, durations[stage])
         wrong = kill_once(folder, expected, stage, number, delay)
         counts.update([number.name, *wrong])
         if wrong:
             print(f"{stage}, {number.name} after {delay:.2f} s: {', '.join(sorted(wrong))}", flush=True)
+        if done % 10 == 0:
+            print(f"{done} kills", flush=True)
     return counts
 
 
