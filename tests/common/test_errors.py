@@ -1,4 +1,5 @@
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,27 @@ def test_fault_of_the_machine_is_no_damage(number: int) -> None:
 
 def test_dvc_does_not_check_out_what_git_keeps() -> None:
     assert "dvc checkout" not in str(damaged(Path("metrics/train/plots/metrics/eval_loss.tsv"), "x"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("needs torchaudio"),
+        NameError("x"),
+        NotImplementedError(),
+        RuntimeError("can't allocate memory"),
+    ],
+    ids=repr,
+)
+def test_faults_of_code_and_machine_are_no_damage(error: Exception) -> None:
+    """To restore the file would not help, and the traceback is needed."""
+    with pytest.raises(type(error)) as found, reading(Path("file")):
+        raise error
+    assert found.value is error
+
+
+def test_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "splits.csv")
+    with pytest.raises(UserError, match="a pipe or a device"), reading(tmp_path / "splits.csv"):
+        (tmp_path / "splits.csv").read_text()  # it would block
