@@ -204,3 +204,10 @@ def test_full_disk(tmp_path: Path) -> None:
             r"out/model: the disk is full: it needs more than 0.\d MB, 0.\d MB are free; .*", str(error)
         )
         assert contents() == dict.fromkeys(sorted(NAMES), "old")
+
+
+def test_mounted_disk_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "out/model").mkdir(parents=True)
+    with small_disk(tmp_path / "out/model", kilobytes=400):
+        assert "mount it at the folder above" in str(user_error(lambda: write_all("new")))
+    assert contents() == {}

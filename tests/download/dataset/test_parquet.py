@@ -4,7 +4,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Features
+from datasets import ClassLabel, Features, Value
 from fakes.small_hub import dataset_card, usable_clips, write_parquet
 from helpers import user_error
 
@@ -62,6 +62,12 @@ def test_unknown_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("value", "name"), [(0, "a"), (1, "b/c"), (-1, ""), (None, "")])
 def test_label_names(value: Any, name: str) -> None:
     to_name = label_names(pa.schema({}), Features({"genre": ClassLabel(names=["a", "b/c"])}), "genre")
+    assert to_name(value) == name
+
+
+@pytest.mark.parametrize(("value", "name"), [(float("nan"), ""), (None, ""), (1.0, "1.0")])
+def test_row_without_a_number_has_no_label(value: Any, name: str) -> None:
+    to_name = label_names(pa.schema({}), Features({"genre": Value("float64")}), "genre")
     assert to_name(value) == name
 
 
