@@ -24,8 +24,17 @@ SAMPLING_RATE = 16_000  # Hz, of the model
 GTZAN_SAMPLING_RATE = 22_050  # Hz
 CLIP_SECONDS = 30
 BATCH_SIZE, STEPS_PER_EPOCH = 8, 113  # 899 clips in batches of 8
-# The differences between DistilHuBERT and HubertConfig's defaults (config.json of ntu-spml/distilhubert).
-DISTILHUBERT = {"num_hidden_layers": 2, "apply_spec_augment": False, "num_labels": 10}
+# The differences between DistilHuBERT and HubertConfig's defaults, from convert_distilhubert_original_s3prl_checkpoint
+# of transformers.
+DISTILHUBERT = {
+    "num_hidden_layers": 2,
+    "apply_spec_augment": False,
+    "feat_proj_layer_norm": False,
+    "feat_proj_dropout": 0.0,
+    "final_dropout": 0.0,
+    "layerdrop": 0.0,
+    "num_labels": 10,
+}
 
 Result = dict[str, Any]
 

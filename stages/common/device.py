@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from stages.common.environment import ignore_launchers, keep_freed_memory, use_first_gpu
+from stages.common.environment import ignore_launchers, keep_freed_memory, use_all_gpus, use_first_gpu
 
 keep_freed_memory()
 ignore_launchers()
@@ -26,6 +26,18 @@ def find_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def count_gpus() -> int:
+    """Return the number of NVIDIA GPUs that the user's environment exposes."""
+    with use_all_gpus():
+        return torch.cuda.device_count()
+
+
+def describe_device() -> str:
+    """Return the name of the GPU, or "mps" or "cpu"."""
+    device = find_device()
+    return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def has_bf16() -> bool:

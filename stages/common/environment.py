@@ -3,6 +3,8 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Parameters of glibc's mallopt, from malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -33,13 +35,46 @@ RANKS = {
 }
 
 
+GPUS = "CUDA_VISIBLE_DEVICES"
+# The process that started several of training; its ID.
+LAUNCHER = "STAGE_LAUNCHER"
+_visible = os.environ.get(GPUS)
+
+
+def is_rank() -> bool:
+    """Return whether this process is one of several that a stage started, see `use_all_gpus`."""
+    return os.environ.get(LAUNCHER) == str(os.getppid())
+
+
 def use_first_gpu() -> None:
     """Expose only the first GPU, because the Trainer would multiply the batch size by their number."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    if not is_rank():
+        os.environ[GPUS] = os.environ.get(GPUS, "0").split(",")[0]
+
+
+@contextmanager
+def use_all_gpus() -> Iterator[None]:
+    """Expose all GPUs of the user to the processes that are started in the block; they keep launchers' variables."""
+    before = {name: os.environ.pop(name, None) for name in (GPUS, LAUNCHER)}
+    _set(GPUS, _visible)
+    _set(LAUNCHER, str(os.getpid()))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            _set(name, value)
+
+
+def _set(name: str, value: str | None) -> None:
+    os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
 
 
 def ignore_launchers() -> None:
     """Remove the variables of launchers: with those that a cluster left over, Accelerate waits for other processes."""
+    if is_rank():
+        return
     found = [name for name in os.environ if name in RANKS or name.startswith(LAUNCHERS)]
     for name in found:
         del os.environ[name]

@@ -36,6 +36,7 @@ class UserError(Exception):
     It has no password of a URL, and long values are cut.
 
     Attributes:
+        message: what is wrong, without the place.
         key: of params.yaml, dotted, e.g. `train.epochs`; the message starts with it.
         file: the file or folder that is invalid; the message starts with it.
     """
@@ -43,7 +44,7 @@ class UserError(Exception):
     def __init__(self, message: str, *, key: str | None = None, file: Path | str | None = None) -> None:
         where = f"params.yaml: {key}: " if key else f"{file}: " if file else ""
         super().__init__(printable(where + message))
-        self.key, self.file = key, None if file is None else str(file)
+        self.message, self.key, self.file = message, key, None if file is None else str(file)
 
 
 class InvalidParamsError(UserError):

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,15 +83,22 @@ def _read_entries() -> dict[str, Any]:
     return entries
 
 
-def read_inputs(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of all files that a stage depends on, by path, and the values of its params, by dotted key."""
+def read_inputs(entry: dict[str, Any], largest: int | None = HASHED_SIZE) -> dict[str, Any]:
+    """Return the state of all files that a stage depends on, by path, and the values of its params, by dotted key.
+
+    Args:
+        largest: bytes of the largest file whose content counts; None for all files.
+    """
     ignore = Path(".dvcignore")
     patterns = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
     ignored = pathspec.GitIgnoreSpec.from_lines(patterns)
-    states: dict[str, Any] = {}
-    for path in map(Path, entry.get("deps", [])):
-        files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-        states |= {file.as_posix(): _state(file) for file in files if not ignored.match_file(file)}
+    paths = [Path(path) for path in entry.get("deps", [])]
+    found = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+    files = [file for file in found if not file.is_dir() and not ignored.match_file(file)]
+    with ThreadPoolExecutor() as pool:  # hashing runs in parallel
+        states: dict[str, Any] = dict(
+            zip(map(Path.as_posix, files), pool.map(lambda file: _state(file, largest), files))
+        )
     if entry.get("params"):
         params: Any
         try:
@@ -102,12 +110,13 @@ def read_inputs(entry: dict[str, Any]) -> dict[str, Any]:
     return states
 
 
-def _state(file: Path) -> str | None:
+def _state(file: Path, largest: int | None) -> str | None:
     try:
         status = file.stat()
-        if status.st_size > HASHED_SIZE:
+        if largest is not None and status.st_size > largest:
             return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError:
         return None
 

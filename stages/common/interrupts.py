@@ -11,11 +11,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 # What to remove: outputs that are being written.
 unfinished: list[Path] = []
@@ -24,6 +25,9 @@ _signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 _process = os.getpid()
 _held = False
 _waiting: list[int] = []
+_deferring = False
+_forward: Callable[[], None] | None = None
+_requests: list[int] = []
 
 
 def _end(number: int, frame: FrameType | None = None) -> None:
@@ -32,6 +36,17 @@ def _end(number: int, frame: FrameType | None = None) -> None:
     if _held:
         _waiting.append(number)
         return
+    if _deferring and not _requests:
+        _requests.append(number)
+        _write("\nsaving a checkpoint after this step; press Ctrl-C again to end at once")
+        if _forward:
+            _forward()
+        return
+    end(number, "no partial output was left. Run dvc repro to start the stage again")
+
+
+def end(number: int, message: str) -> NoReturn:
+    """End the process and its children after a signal: one line, no partial output."""
     for other in _signals:
         signal.signal(other, signal.SIG_IGN)
     for child in multiprocessing.active_children():
@@ -40,10 +55,13 @@ def _end(number: int, frame: FrameType | None = None) -> None:
         with suppress(OSError):
             _remove(path)
     name = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-    end = "no partial output was left. Run dvc repro to start the stage again"
-    with suppress(OSError):  # after SIGHUP there may be no terminal
-        os.write(2, f"\n{name}; {end}\n".encode())
+    _write(f"\n{name}; {message}")
     os._exit(128 + number)
+
+
+def _write(line: str) -> None:
+    with suppress(OSError):  # after SIGHUP there may be no terminal
+        os.write(2, f"{line}\n".encode())
 
 
 def _remove(path: Path) -> None:
@@ -66,6 +84,42 @@ def hold_signals() -> Iterator[None]:
         _held = False
         if _waiting:
             _end(_waiting[0])
+
+
+@contextmanager
+def defer_signals(forward: Callable[[], None] | None = None) -> Iterator[None]:
+    """Only note the first signal inside the block, for `find_request`. A second one ends the process.
+
+    Args:
+        forward: what to call when a signal is noted.
+    """
+    global _deferring, _forward
+    _deferring, _forward = True, forward
+    try:
+        yield
+    finally:
+        _deferring = False
+
+
+def find_request() -> int:
+    """Return the signal that asks to end, or 0."""
+    return _requests[0] if _requests else 0
+
+
+def prepare_rank() -> None:
+    """Prepare one of several training processes: its parent gets the signals and asks it to end, by `ask_ranks`."""
+    for number in _signals:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda number, frame: _requests.append(number))
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+
+
+def ask_ranks() -> None:
+    """Ask the training processes that this one started to save a checkpoint and end."""
+    for child in multiprocessing.active_children():
+        os.kill(child.pid or 0, signal.SIGUSR1)
 
 
 def prepare_worker() -> None:

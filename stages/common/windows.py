@@ -59,20 +59,17 @@ def _longest(encoded: EncodedClips) -> int:
 
 
 class ClipDataset(torch.utils.data.Dataset):
-    """Clips for a data loader: a new random window of each, or the complete clip if `window` is None."""
+    """Complete clips for a data loader."""
 
-    def __init__(self, clips: Clips, window: int | None = None) -> None:
-        self.clips, self.window = clips, window
+    def __init__(self, clips: Clips) -> None:
+        self.clips = clips
 
     def __len__(self) -> int:
         return len(self.clips.labels)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Return features, float32, (samples,), (bins, frames) or cached (frames, channels), and the label's id."""
-        array = self.clips.features[index]
-        if self.window is not None:
-            array = random_window(array, self.window)
-        return array.astype(np.float32), int(self.clips.labels[index])
+        return self.clips.features[index].astype(np.float32), int(self.clips.labels[index])
 
 
 def equal_length_batches(shapes: Sequence[tuple[int, ...]], batch_size: int) -> list[list[int]]:
@@ -80,15 +77,6 @@ def equal_length_batches(shapes: Sequence[tuple[int, ...]], batch_size: int) -> 
     order = sorted(range(len(shapes)), key=shapes.__getitem__)
     groups = [list(group) for _, group in groupby(order, key=shapes.__getitem__)]
     return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
-
-
-def random_window(array: np.ndarray, window: int) -> np.ndarray:
-    """Cut one window at a random place, or return a shorter clip as it is. array: (samples,) or (frames, channels)."""
-    if len(array) <= window:
-        return array
-    # torch's generator, because the Trainer seeds it, also in workers.
-    start = int(torch.randint(len(array) - window + 1, ()))
-    return array[start : start + window]
 
 
 def cut_windows(array: np.ndarray, window: int | None) -> list[np.ndarray]:

@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
 from stages.common.accuracy import Accuracy
 from stages.train.params import TrainParams
+
+EPOCH, POINT = 0, 1
 
 
 class MeanLoss:
@@ -16,11 +19,15 @@ class MeanLoss:
 
     The models' loss averages over each micro-batch, and the Trainer sums these means: with gradient accumulation, the
     gradient would be too large by the number of accumulation steps (seen in transformers 5.23).
+
+    It also sums the losses of training: of an epoch, and since the last point of the TensorBoard logs. If several
+    processes train, each sums its own.
     """
 
     def __init__(self, label_smoothing: float) -> None:
         self.label_smoothing = label_smoothing
-        self.total, self.count = torch.zeros(()), 0
+        # Rows: epoch, point. Columns: sum of the losses, number of clips.
+        self.sums = torch.zeros(2, 2)
 
     def __call__(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
@@ -28,23 +35,30 @@ class MeanLoss:
         """Return the loss, as the Trainer calls it.
 
         Args:
-            outputs: with logits, (batch, labels). labels: ids, int64 (batch,).
+            outputs: with logits, (batch, labels). labels: ids, int64 (batch,); those of -100 are left out.
             num_items_in_batch: number of labels in the effective batch; None in evaluation.
         """
         training = outputs.logits.requires_grad
         smoothing = self.label_smoothing if training else 0.0
         total = cross_entropy(outputs.logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+        count = labels.ne(-100).sum()
         if training:
             # Summed on the device: reading the number at each step would synchronise the GPU.
-            self.total = self.total.to(total.device) + total.detach()
-            self.count += len(labels)
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+            self.sums = self.sums.to(total.device) + torch.stack([total.detach(), count])
+        return total / (count if num_items_in_batch is None else num_items_in_batch)
 
-    def pop_mean(self) -> float:
-        """Return the mean over all clips trained on since the last call."""
-        mean = float(self.total) / self.count
-        self.total, self.count = torch.zeros(()), 0
-        return mean
+    def read_sums(self) -> torch.Tensor:
+        """Return the sums over all processes, float32 (2, 2), on the CPU. All processes must call it."""
+        sums = self.sums.clone()
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        return sums.cpu()
+
+    def pop_mean(self, row: int) -> float:
+        """Return the mean over all clips trained on since the last call. row: EPOCH or POINT."""
+        total, count = self.read_sums()[row].tolist()
+        self.sums[row] = 0.0
+        return total / count
 
 
 def make_loss(params: TrainParams) -> MeanLoss:

@@ -4,7 +4,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -14,6 +14,9 @@ from stages.common.params import Number, Seconds, Section, Threads, find_window_
 
 # The parts of the model whose output is cached -> the values of train.freeze that do not train them.
 FROZEN_BY = {"feature_encoder": ("feature_encoder", "base"), "base": ("base",)}
+
+# Keys that have no effect on the model.
+WITHOUT_EFFECT = {"report_to", "save_every", "processes"}
 
 
 class SpecAugment(Section):
@@ -60,6 +63,15 @@ class TrainParams(Section):
     )
     early_stopping: int | None = Field(
         None, ge=1, description="Stop after this many epochs without a better one; null: train all epochs."
+    )
+    save_every: Number = Field(
+        1.0, gt=0, description="Epochs between two checkpoints, from which an interrupted training goes on."
+    )
+    processes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto", description="Processes that share each batch; auto: one for each visible GPU."
+    )
+    cuda_graph: bool = Field(
+        False, description="On a GPU, record the step of a HuBERT or Wav2Vec2 once and replay it; not yet compared."
     )
     logging_steps: int = Field(5, ge=1, description="Steps between two points of the TensorBoard logs.")
     report_to: list[Literal["wandb", "mlflow", "trackio"]] = Field(

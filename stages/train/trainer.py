@@ -1,176 +1,227 @@
-"""Train the model with the Trainer of Transformers, adapted to clips of different lengths."""
+"""The Trainer of Transformers, adapted to clips of different lengths and to checkpoints at any step."""
 
-import shutil
-from contextlib import closing
-from functools import partial
+import dataclasses
+import json
+import os
+from math import ceil
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import torch
-from dvc.scm import SCMError, map_scm_exception
-from dvclive import Live
+import torch.distributed as dist
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import EarlyStoppingCallback, Trainer
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
-from stages.common.architectures import use_cached_part
-from stages.common.device import find_device, has_bf16
-from stages.common.encoded_clips import EncodedClips, collate, select_split
-from stages.common.errors import UserError
-from stages.common.windows import ClipDataset, equal_length_batches, window_length
-from stages.train.callbacks import Bar, EpochLog, EventLog
-from stages.train.loss import compute_metrics, make_loss
-from stages.train.params import TrainParams
+from stages.common import interrupts
+from stages.common.windows import equal_length_batches
+from stages.train.batches import TrainingClips, load_batches
+from stages.train.checkpoints import STATE, WEIGHTS, Writer, to_cpu
+from stages.train.gpu import can_be_captured, capture_training, keep_grouped_convolutions_in_fp32
+from stages.train.loss import POINT, MeanLoss
+
+PROGRESS = "progress.json"
 
 
 class ClipTrainer(Trainer):
-    """A Trainer that evaluates as the stage evaluate does: in fp32, and clips of the same length together.
+    """A Trainer that evaluates as the stage evaluate does, and can go on from any step.
 
-    Padding, and bf16 or fp16, would change their results.
+    It evaluates in fp32, and clips of the same length together: padding, and bf16 or fp16, would change the results.
+
+    Args:
+        loss: the training loss.
+        writer: of checkpoints; the Trainer's output folder is its folder.
+        save_every: epochs between two checkpoints.
+        cuda_graph: on a GPU, whether to record the training step.
     """
 
+    control: Any
+
+    def __init__(
+        self,
+        *args: Any,
+        train_dataset: TrainingClips,
+        loss: MeanLoss,
+        writer: Writer,
+        save_every: float,
+        cuda_graph: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, train_dataset=train_dataset, compute_loss_func=loss, **kwargs)
+        self.cuda_graph = cuda_graph
+        self.clips, self.loss, self.writer = train_dataset, loss, writer
+        self.epoch_steps = ceil(len(self.clips.batches) / self.args.gradient_accumulation_steps)
+        self.interval = max(1, round(save_every * self.epoch_steps))
+        self.saved_step = 0
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the batches of this process."""
+        return load_batches(self.clips)
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Batch clips of the same length."""
+        """Batch clips of the same length; each process has its share of the batches."""
         dataset = eval_dataset or self.eval_dataset
         batches = equal_length_batches([array.shape for array in dataset.clips.features], self.args.eval_batch_size)
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=self.data_collator)
+        mine = batches[self.args.process_index :: self.args.world_size]
+        # A generator of its own, because the global one is left to the model's dropout.
+        return DataLoader(dataset, batch_sampler=mine, collate_fn=self.data_collator, generator=torch.Generator())
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.args.device.type == "cuda":
+            keep_grouped_convolutions_in_fp32(self.model)
+            if self.cuda_graph:
+                self._capture()
+        return prepared
+
+    def _capture(self) -> None:
+        first = range(min(self.clips.batches.size, len(self.clips)))
+        batch = self._prepare_inputs(self.clips.__getitems__(list(first)))
+        name = self.clips.encoded.input_name
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
+        single = self.args.world_size == self.args.gradient_accumulation_steps == 1
+        if single and can_be_captured(self.model) and "attention_mask" not in batch:
+            capture_training(self.model, name, batch[name], dtype)
+        else:
+            print("trains without a CUDA graph: it needs one process, no accumulation, and steps that are all alike")
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0. The count is not used, and computing it adds up the sizes of all weights at each step."""
         return 0
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Keep all predictions.
+    @torch.no_grad()
+    def evaluation_loop(
+        self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """Compute the metrics of all clips."""
+        self.callback_handler.eval_dataloader = dataloader
+        forward = getattr(self.model.eval(), "_original_forward", self.model.forward)  # accelerate keeps that of fp32
+        outputs = []
+        for inputs in dataloader:
+            outputs.append((forward(**self._prepare_inputs(inputs)).logits.float(), inputs["labels"]))
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+            if self.args.world_size == 1:
+                self._end_if_asked()
+        arrays = [(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in outputs]
+        found = list(zip(dataloader.batch_sampler, arrays))
+        found = gather_object(found) if self.args.world_size > 1 else found
+        order = np.argsort(np.concatenate([batch for batch, _ in found]))
+        logits, labels = (np.concatenate([parts[i] for _, parts in found])[order] for i in (0, 1))
+        metrics = self.compute_metrics(EvalPrediction(predictions=logits, label_ids=labels))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=logits, label_ids=labels, metrics=metrics, num_samples=len(labels))
 
-        The Trainer's default, gather_for_metrics, cuts batches to the remainder of the training clips' last batch.
-        """
-        self.gather_function = self.accelerator.gather
-        mixed = self.model.forward
-        self.model.forward = getattr(self.model, "_original_forward", mixed)  # accelerate keeps it
-        try:
-            return super().evaluation_loop(*args, **kwargs)
-        finally:
-            self.model.forward = mixed
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the mean loss over the clips since the last point, which does not depend on where training started."""
+        if "loss" in logs:
+            logs["loss"] = self.loss.pop_mean(POINT)
+        super().log(logs, start_time)
 
+    def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
+        self._complete_epoch()
+        # The counter of a training that goes on from the checkpoint of its last epoch.
+        for callback in self._stopping():
+            if callback.early_stopping_patience_counter >= callback.early_stopping_patience:
+                self.control.should_training_stop = True
+                return
+        self.clips.batches.epoch = epoch
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
 
-def choose_precision(precision: str) -> str:
-    """Return fp32, bf16 or fp16 for train.precision on this device.
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        self._complete_epoch()
+        self.writer.wait()
+        return super()._finalize_training(*args, **kwargs)
 
-    Raises:
-        UserError: fp16 without a GPU.
-    """
-    cuda = find_device() == "cuda"
-    if precision == "fp16" and not cuda:
-        raise UserError("fp16 needs a GPU; set auto or fp32", key="train.precision")
-    if precision != "auto":
-        return precision
-    if has_bf16():
-        return "bf16"
-    return "fp16" if cuda else "fp32"
+    def _complete_epoch(self) -> None:
+        """Evaluate an epoch, if the checkpoint that training goes on from was saved before its evaluation ended."""
+        if self.state.global_step and self.state.global_step % self.epoch_steps == 0 and not self._is_evaluated():
+            self._determine_best_metric(self._evaluate(None, None), None)
+            self._save_checkpoint(self.model, None)
 
+    def _is_evaluated(self) -> bool:
+        rows = self.state.log_history
+        return any("eval_rank" in row and row["step"] == self.state.global_step for row in rows)
 
-def training_arguments(params: TrainParams, micro_batch: int, folder: Path) -> TrainingArguments:
-    """Translate params for the Trainer. `micro_batch` divides the batch size; more accumulation makes up for it."""
-    precision = choose_precision(params.precision)
-    return TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=params.epochs,
-        per_device_train_batch_size=micro_batch,
-        # If memory is short in training, it is also short here. The size of these batches changes no result.
-        per_device_eval_batch_size=max(1, params.eval_batch_size * micro_batch // params.batch_size),
-        gradient_accumulation_steps=params.gradient_accumulation_steps * params.batch_size // micro_batch,
-        learning_rate=params.learning_rate,
-        warmup_steps=params.warmup_ratio,  # below 1, it is a share of the steps
-        weight_decay=params.weight_decay,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        save_only_model=True,
-        load_best_model_at_end=True,
-        metric_for_best_model="rank",
-        logging_steps=params.logging_steps,
-        report_to=params.report_to,
-        run_name=Path.cwd().name,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=find_device() == "cpu",  # otherwise the Trainer rejects bf16 on the CPU
-        seed=params.seed,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-    )
+    def _stopping(self) -> list[EarlyStoppingCallback]:
+        return [one for one in self.callback_handler.callbacks if isinstance(one, EarlyStoppingCallback)]
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        self._end_if_asked()
+        # At the end of an epoch, the checkpoint comes after the evaluation.
+        if self.state.global_step % self.epoch_steps:
+            self._save_if_due()
 
-def fit(
-    model: PreTrainedModel,
-    params: TrainParams,
-    micro_batch: int,
-    encoded: EncodedClips,
-    splits: pd.DataFrame,
-    folder: Path,
-    metrics: Path,
-    runs: Path,
-) -> TrainerState:
-    """Train the model in place, and load its best epoch.
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save the weights of an epoch that is the best so far, and a checkpoint if it is due."""
+        if self.state.best_global_step == self.state.global_step:
+            name = f"best-{self.state.global_step}"
+            self.state.best_model_checkpoint = str(self.writer.folder / name)
+            if self.args.should_save:
+                self.writer.wait()
+                self.writer.prepare(name)
+                self.writer.write(name, {WEIGHTS: to_cpu(self.model.state_dict())}, {})
+        self._save_if_due()
 
-    Args:
-        micro_batch: clips that are processed at once. splits: columns clip and split.
-        folder: for checkpoints while training. metrics: for DVCLive. runs: for TensorBoard.
+    def _save_if_due(self) -> None:
+        if self.state.global_step - self.saved_step >= self.interval:
+            self.save_step()
 
-    Raises:
-        UserError: a window or SpecAugment's masks do not fit the clips.
-        RuntimeError: micro_batch is too large for the memory.
-    """
-    for leftover in (folder, metrics, runs):
-        shutil.rmtree(leftover, ignore_errors=True)
-    window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
-    loss = make_loss(params)
-    stopping = [EarlyStoppingCallback(params.early_stopping)] if params.early_stopping else []
-    live = _open_live(metrics)
-    with use_cached_part(model, encoded.cached_part), closing(EventLog(runs)) as events:
-        trainer = ClipTrainer(
-            model,
-            training_arguments(params, micro_batch, folder / "checkpoints"),
-            data_collator=partial(collate, encoded),
-            train_dataset=ClipDataset(select_split(encoded, splits, "train"), window),
-            eval_dataset=ClipDataset(select_split(encoded, splits, selection_split(splits))),
-            compute_metrics=compute_metrics,
-            compute_loss_func=loss,
-            callbacks=[Bar(), EpochLog(live, loss.pop_mean), events, *stopping],
+    def save_step(self) -> None:
+        """Save all that is needed to go on from this step. All processes must call it."""
+        self.saved_step = self.state.global_step
+        name = f"checkpoint-{self.state.global_step}"
+        self.writer.wait()
+        if self.args.should_save:
+            self.writer.prepare(name)
+        if self.args.world_size > 1:
+            dist.barrier()
+        self._save_rng_state(str(self.writer.folder / f".{name}.partial"))
+        sums = self.loss.read_sums().tolist()
+        if self.args.world_size > 1:
+            dist.barrier()
+        if not self.args.should_save:
+            return
+        tensors = {WEIGHTS: self.model, "optimizer.pt": self.optimizer, "scheduler.pt": self.lr_scheduler}
+        if self.accelerator.scaler is not None:
+            tensors["scaler.pt"] = self.accelerator.scaler
+        counters = [callback.early_stopping_patience_counter for callback in self._stopping()]
+        texts = {STATE: dataclasses.asdict(self.state), PROGRESS: {"sums": sums, "counters": counters}}
+        best = Path(self.state.best_model_checkpoint or "").name
+        self.writer.write(
+            name,
+            {file: to_cpu(part.state_dict()) for file, part in tensors.items()},
+            {file: json.dumps(content) for file, content in texts.items()},
+            keep=(best,),
         )
-        trainer.remove_callback(ProgressCallback)
-        trainer.remove_callback(PrinterCallback)
-        _train(trainer)
-    shutil.rmtree(folder / "checkpoints")
-    return trainer.state
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        progress = json.loads(Path(resume_from_checkpoint, PROGRESS).read_text(encoding="utf-8"))
+        if self.args.process_index == 0:  # the sums are those of all processes
+            self.loss.sums = torch.tensor(progress["sums"])
+        for callback, counter in zip(self._stopping(), progress["counters"]):
+            callback.early_stopping_patience_counter = counter
+        self.saved_step = int(Path(resume_from_checkpoint).name.partition("-")[2])
 
-def _train(trainer: Trainer) -> None:
-    try:
-        trainer.train()
-    except ValueError as error:
-        if "mask_length" not in str(error):
-            raise
-        raise UserError(
-            "masks longer than a window; make windows longer, or set mask_time_length and mask_feature_length lower",
-            key="train.spec_augment",
-        ) from None
-
-
-def _open_live(folder: Path) -> Live:
-    try:
-        with map_scm_exception():
-            return Live(str(folder), save_dvc_exp=False, dvcyaml=False)
-    except SCMError:
-        raise UserError("the git repo has no commit yet, and DVCLive needs one; run git commit") from None
-
-
-def selection_split(splits: pd.DataFrame) -> str:
-    """Return the split that selects the best epoch: validation if it has clips, else test, as in the course."""
-    return "validation" if (splits["split"] == "validation").any() else "test"
-
-
-def best_evaluation(state: TrainerState) -> dict[str, float]:
-    """Return what was measured after the epoch whose weights were restored, e.g. epoch and eval_accuracy."""
-    return next(row for row in state.log_history if row.get("eval_rank") == state.best_metric)
+    def _end_if_asked(self) -> None:
+        """Save a checkpoint and end, if a signal asked to."""
+        number = interrupts.find_request()
+        if self.args.world_size > 1:
+            # All processes must end at the same step. They wait for each other there anyway, to log.
+            if self.state.global_step % self.args.logging_steps:
+                return
+            numbers = torch.tensor(number, device=self.args.device)
+            dist.all_reduce(numbers, dist.ReduceOp.MAX)
+            number = int(numbers)
+        if number:
+            if self.saved_step != self.state.global_step:
+                self.save_step()
+            self.writer.wait()
+            if self.args.world_size > 1:  # the process that started them tells the user
+                dist.barrier()
+                os._exit(1)
+            epoch = f"{self.state.epoch:.3g} of {self.args.num_train_epochs:g} epochs"
+            interrupts.end(number, f"a checkpoint was saved after {epoch}. Run dvc repro to go on from it")

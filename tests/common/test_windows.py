@@ -7,10 +7,9 @@ from helpers import set_params, user_error, write_tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.encoded_clips import open_encoded_clips, select_split
-from stages.common.paths import ENCODED, SPLITS
-from stages.common.tables import read_table
-from stages.common.windows import ClipDataset, cut_windows, equal_length_batches, window_length
+from stages.common.encoded_clips import open_encoded_clips
+from stages.common.paths import ENCODED
+from stages.common.windows import cut_windows, equal_length_batches, window_length
 from stages.resample_encode.__main__ import main as resample_encode
 from stages.train.__main__ import main as train
 
@@ -23,22 +22,6 @@ def test_windows_cover_the_clip(samples: int, window: int | None) -> None:
     assert set(np.concatenate(windows)) == set(clip)
     assert {len(array) for array in windows} == {length}
     assert len(windows) == -(-samples // length)
-
-
-@pytest.mark.slow
-def test_random_windows_of_a_clip(finished: Path) -> None:
-    encoded = open_encoded_clips(finished / ENCODED)
-    clips = select_split(encoded, read_table(finished / SPLITS), "train")
-    torch.manual_seed(0)
-    clip, label = ClipDataset(clips)[3]
-    starts = set()
-    for _ in range(8):
-        window, label_of_window = ClipDataset(clips, window=1000)[3]
-        found = [i for i in np.flatnonzero(clip == window[0]) if np.array_equal(clip[i : i + 1000], window)]
-        assert found
-        assert label_of_window == label
-        starts.add(int(found[0]))
-    assert len(starts) > 1
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.integers(1, 6))

@@ -8,7 +8,7 @@ from helpers import change_config, finetuned_weights, set_params
 from torch.nn.functional import cross_entropy
 
 from stages.train.__main__ import main
-from stages.train.loss import MeanLoss, compute_metrics
+from stages.train.loss import EPOCH, MeanLoss, compute_metrics
 
 LOGITS = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 0.5], [1.0, 1.0, 1.0], [0.0, 0.0, 4.0]])
 LABELS = torch.tensor([0, 2, 1, 2])
@@ -23,9 +23,9 @@ def test_mean_over_uneven_batches() -> None:
     loss(outputs(LOGITS[:3]), LABELS[:3])
     loss(outputs(LOGITS[3:]), LABELS[3:])
     loss(outputs(LOGITS, training=False), LABELS.flip(0))  # evaluation does not count
-    assert loss.pop_mean() == pytest.approx(float(cross_entropy(LOGITS, LABELS)))
+    assert loss.pop_mean(EPOCH) == pytest.approx(float(cross_entropy(LOGITS, LABELS)))
     loss(outputs(LOGITS[:1]), LABELS[:1])
-    assert loss.pop_mean() == pytest.approx(float(cross_entropy(LOGITS[:1], LABELS[:1])))
+    assert loss.pop_mean(EPOCH) == pytest.approx(float(cross_entropy(LOGITS[:1], LABELS[:1])))
 
 
 def test_micro_batches_sum_to_mean() -> None:

@@ -9,7 +9,7 @@ from stages.common.paths import ENCODED, EPOCHS, FINETUNED, SPLITS, TRAINING
 from stages.common.tables import read_epochs, read_json, read_table, write_table
 from stages.resample_encode.__main__ import main as resample_encode
 from stages.train.__main__ import main
-from stages.train.params import TrainParams
+from stages.train.params import WITHOUT_EFFECT, TrainParams
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def test_training_json_has_the_params(copied: Path) -> None:
     main()
     content = read_json(TRAINING)
     assert set(content) == {"selected_on", "best_epoch", "train", "resample_encode"}
-    assert content["train"] == load_params("train", TrainParams).model_dump(exclude={"report_to"})
+    assert content["train"] == load_params("train", TrainParams).model_dump(exclude=WITHOUT_EFFECT)
     assert content["train"]["epochs"] == 2
     assert content["train"]["learning_rate"] == 0.002
     assert content["resample_encode"] == read_json(ENCODED / "encoding.json")

@@ -19,7 +19,7 @@ from stages.resample_encode.__main__ import main as resample_encode
 from stages.split.__main__ import main as split
 from stages.train.__main__ import main
 from stages.train.params import TrainParams
-from stages.train.trainer import choose_precision, selection_split, training_arguments
+from stages.train.training import choose_precision, selection_split, training_arguments
 
 
 @pytest.mark.slow

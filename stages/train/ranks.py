@@ -1,0 +1,98 @@
+"""Run a function in several processes that share each batch, one for each GPU, with torch's elastic launcher."""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from stages.common import interrupts
+from stages.common.device import count_gpus
+from stages.common.environment import use_all_gpus
+from stages.common.errors import UserError
+
+T = TypeVar("T")
+OUT_OF_MEMORY = "out of memory"
+
+
+def count_processes(wanted: int | Literal["auto"]) -> int:
+    """Return the number of processes for train.processes: auto is one for each visible GPU, and one without a GPU.
+
+    Raises:
+        UserError: there are fewer GPUs.
+    """
+    gpus = count_gpus()
+    if wanted == "auto":
+        return max(1, gpus)
+    if 0 < gpus < wanted:
+        raise UserError(f"{wanted}, but this machine has {gpus} visible GPUs; set auto", key="train.processes")
+    return wanted
+
+
+def run(function: Callable[..., T], arguments: tuple[Any, ...], processes: int) -> T:
+    """Return what the function returns in the first process. With one process, this process calls it.
+
+    Raises:
+        UserError: a process raised it, or ended by itself.
+        RuntimeError: a process ran out of memory.
+    """
+    if processes == 1:
+        return function(*arguments)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # If a signal ends the stage, Python would warn of semaphores that the system then removes.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
+    with tempfile.TemporaryDirectory() as logs, use_all_gpus(), interrupts.defer_signals(interrupts.ask_ranks):
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id="train",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,
+            signals_to_handle="SIGQUIT",  # the others are handled here
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )
+        try:
+            return elastic_launch(config, _run_rank)(function, arguments, logs)[0]
+        except ChildFailedError as error:
+            if number := interrupts.find_request():
+                interrupts.end(number, "a checkpoint was saved. Run dvc repro to go on from it")
+            _raise_cause(Path(logs), error)
+
+
+def _run_rank(function: Callable[..., T], arguments: tuple[Any, ...], logs: str) -> T:
+    interrupts.prepare_rank()
+    report = Path(logs, f"error-{os.environ['RANK']}.json")
+    try:
+        return function(*arguments)
+    except UserError as error:
+        report.write_text(json.dumps({"message": error.message, "key": error.key, "file": error.file}))
+        raise
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error):
+            report.write_text(json.dumps({"message": OUT_OF_MEMORY}))
+        raise
+
+
+def _raise_cause(logs: Path, error: ChildFailedError) -> NoReturn:
+    reports = [json.loads(file.read_text()) for file in sorted(logs.glob("error-*.json"))]
+    if reports and reports[0]["message"] == OUT_OF_MEMORY:
+        raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+    if reports:
+        raise UserError(**reports[0])
+    rank, failure = error.get_first_failure()
+    end = failure.signal_name() if failure.exitcode < 0 else f"exit status {failure.exitcode}"
+    # The message of an exception is the last line that tells more than the signal.
+    reason = failure.message if isinstance(failure.message, str) else failure.message.get("message", "")
+    detail = f": {' '.join(reason.split())[-300:]}" if failure.exitcode >= 0 else ""
+    raise UserError(f"process {rank} ended with {end}{detail}; run dvc repro to go on from the last checkpoint")

@@ -1,0 +1,190 @@
+"""Train the model: in this process, or in one of several that share each batch."""
+
+import shutil
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from dvc.scm import SCMError, map_scm_exception
+from dvclive import Live
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
+from transformers.utils import logging
+
+from stages.common import interrupts
+from stages.common.architectures import use_cached_part
+from stages.common.device import find_device, has_bf16, make_deterministic
+from stages.common.encoded_clips import EncodedClips, collate, open_encoded_clips, select_split
+from stages.common.errors import UserError
+from stages.common.paths import BASE, ENCODED, SPLITS
+from stages.common.tables import read_table
+from stages.common.windows import ClipDataset, window_length
+from stages.train.batches import EpochBatches, TrainingClips, choose_resident_device
+from stages.train.callbacks import Bar, EpochLog, EventLog
+from stages.train.checkpoints import Writer, find_last
+from stages.train.loss import EPOCH, compute_metrics, make_loss
+from stages.train.model import build_model
+from stages.train.params import TrainParams
+from stages.train.trainer import ClipTrainer
+
+
+class Folders(NamedTuple):
+    """Where a training writes.
+
+    model: the checkpoint. metrics: DVCLive. runs: TensorBoard. checkpoints: to go on from.
+    """
+
+    model: Path
+    metrics: Path
+    runs: Path
+    checkpoints: Path
+
+
+def train_model(params: TrainParams, micro_batch: int, folders: Folders) -> dict[str, float]:
+    """Train, and save the weights of the best epoch.
+
+    Args:
+        micro_batch: clips that are processed at once, by all processes together.
+
+    Returns:
+        What was measured after the best epoch, e.g. epoch and eval_accuracy.
+
+    Raises:
+        UserError: a window or SpecAugment's masks do not fit the clips.
+        RuntimeError: micro_batch is too large for the memory.
+    """
+    make_deterministic(params.seed, params.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    encoded, splits = open_encoded_clips(ENCODED), read_table(SPLITS)
+    model = build_model(BASE, encoded.labels, params)
+    state = fit(model, params, micro_batch, encoded, splits, folders)
+    if state.is_world_process_zero:
+        model.save_pretrained(folders.model)
+    return best_evaluation(state)
+
+
+def fit(
+    model: PreTrainedModel,
+    params: TrainParams,
+    micro_batch: int,
+    encoded: EncodedClips,
+    splits: pd.DataFrame,
+    folders: Folders,
+) -> TrainerState:
+    """Train the model in place, from its last checkpoint if there is one, and load its best epoch."""
+    window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
+    arguments = training_arguments(params, micro_batch, folders.checkpoints)
+    loss, rank = make_loss(params), arguments.process_index
+    clips = select_split(encoded, splits, "train")
+    batches = EpochBatches(len(clips.labels), micro_batch, params.seed, rank, arguments.world_size)
+    device = choose_resident_device(arguments.device, clips.features)
+    with use_cached_part(model, encoded.cached_part):
+        trainer = ClipTrainer(
+            model,
+            arguments,
+            data_collator=partial(collate, encoded),
+            train_dataset=TrainingClips(encoded, clips, window, batches, device),
+            eval_dataset=ClipDataset(select_split(encoded, splits, selection_split(splits))),
+            compute_metrics=compute_metrics,
+            loss=loss,
+            writer=Writer(folders.checkpoints),
+            save_every=params.save_every,
+            cuda_graph=params.cuda_graph,
+            callbacks=[EarlyStoppingCallback(params.early_stopping)] if params.early_stopping else [],
+        )
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        with closing(EventLog(folders.runs, rank)) as events:
+            # All processes have an EpochLog, because they sum the loss together.
+            for callback in (EpochLog(_open_live(folders.metrics, rank), partial(loss.pop_mean, EPOCH)), events):
+                trainer.add_callback(callback)
+            if rank == 0:
+                trainer.add_callback(Bar())
+            _train(trainer)
+    return trainer.state
+
+
+def _train(trainer: ClipTrainer) -> None:
+    last = find_last(trainer.writer.folder)
+    if last and trainer.is_world_process_zero():
+        print(f"goes on after step {last.name.partition('-')[2]}, from the checkpoint in {last.parent}", flush=True)
+    try:
+        with interrupts.defer_signals():
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except ValueError as error:
+        if "mask_length" not in str(error):
+            raise
+        raise UserError(
+            "masks longer than a window; make windows longer, or set mask_time_length and mask_feature_length lower",
+            key="train.spec_augment",
+        ) from None
+
+
+def _open_live(folder: Path, rank: int) -> Live | None:
+    if rank > 0:
+        return None
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with map_scm_exception():
+            return Live(str(folder), save_dvc_exp=False, dvcyaml=False)
+    except SCMError:
+        raise UserError("the git repo has no commit yet, and DVCLive needs one; run git commit") from None
+
+
+def training_arguments(params: TrainParams, micro_batch: int, folder: Path) -> TrainingArguments:
+    """Translate params for the Trainer. `micro_batch` divides the batch size; more accumulation makes up for it."""
+    precision = choose_precision(params.precision)
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=params.epochs,
+        per_device_train_batch_size=micro_batch,
+        # If memory is short in training, it is also short here. The size of these batches changes no result.
+        per_device_eval_batch_size=max(1, params.eval_batch_size * micro_batch // params.batch_size),
+        gradient_accumulation_steps=params.gradient_accumulation_steps * params.batch_size // micro_batch,
+        learning_rate=params.learning_rate,
+        warmup_steps=params.warmup_ratio,  # below 1, it is a share of the steps
+        weight_decay=params.weight_decay,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="rank",
+        logging_steps=params.logging_steps,
+        logging_nan_inf_filter=False,  # it would synchronise the GPU at each step
+        report_to=params.report_to,
+        run_name=Path.cwd().name,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        use_cpu=find_device() == "cpu",  # otherwise the Trainer rejects bf16 on the CPU
+        seed=params.seed,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+    )
+
+
+def choose_precision(precision: str) -> str:
+    """Return fp32, bf16 or fp16 for train.precision on this device.
+
+    Raises:
+        UserError: fp16 without a GPU.
+    """
+    cuda = find_device() == "cuda"
+    if precision == "fp16" and not cuda:
+        raise UserError("fp16 needs a GPU; set auto or fp32", key="train.precision")
+    if precision != "auto":
+        return precision
+    if has_bf16():
+        return "bf16"
+    return "fp16" if cuda else "fp32"
+
+
+def selection_split(splits: pd.DataFrame) -> str:
+    """Return the split that selects the best epoch: validation if it has clips, else test, as in the course."""
+    return "validation" if (splits["split"] == "validation").any() else "test"
+
+
+def best_evaluation(state: TrainerState) -> dict[str, Any]:
+    """Return what was measured after the epoch whose weights were restored, e.g. epoch and eval_accuracy."""
+    return next(row for row in state.log_history if row.get("eval_rank") == state.best_metric)

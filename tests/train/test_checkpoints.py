@@ -1,0 +1,166 @@
+"""Trainings that are killed, or asked to end, and go on."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from fakes.fork_server import make_python
+from filelock import FileLock
+from helpers import digests, set_params
+
+from stages.common.paths import EPOCHS, FINETUNED, RUNS
+from stages.train.__main__ import main
+from stages.train.checkpoints import checkpoints_folder, find_last, open_run
+
+CHECKPOINTS = Path(".dvc/tmp/checkpoints")
+# All that draws random numbers, or keeps a state between epochs.
+MASKS = {"mask_time_prob": 0.1, "mask_time_length": 2, "mask_feature_prob": 0.1, "mask_feature_length": 2}
+PARAMS = {
+    "train.spec_augment": MASKS,
+    "train.dropout": 0.2,
+    "train.epochs": 4,
+    "train.logging_steps": 3,
+    "train.early_stopping": 3,
+}
+# Asks to end when a method is called at a step.
+ASK = """
+import stages.common.interrupts as interrupts
+from stages.train.trainer import ClipTrainer
+original = ClipTrainer.{method}
+def method(self, *args, **kwargs):
+    if self.state.global_step == {step}:
+        interrupts._requests.append(15)
+    return original(self, *args, **kwargs)
+ClipTrainer.{method} = method
+from stages.train.__main__ import main
+main()
+"""
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Start Python as a fork that has imported the libraries."""
+    python = make_python(Path(tempfile.gettempdir(), f"python-{os.getpid()}")) / "python"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([python, *arguments], text=True, **pipes)  # type: ignore[call-overload]
+
+
+def results() -> dict[str, str]:
+    return {str(folder): digest for folder in (FINETUNED, EPOCHS, RUNS) for digest in [repr(digests(folder))]}
+
+
+@pytest.fixture
+def expected(copied: Path) -> dict[str, str]:
+    """The results of a training that was not interrupted. The model must not have them before it goes on."""
+    set_params(copied, PARAMS)
+    main()
+    assert not list(CHECKPOINTS.iterdir())
+    found = results()
+    set_params(copied, {"train.seed": 1})
+    main()
+    assert results() != found
+    set_params(copied, {"train.seed": 42})
+    return found
+
+
+@pytest.mark.slow
+def test_killed_training_gives_same_bytes(expected: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    set_params(Path(), {"train.save_every": 0.3})
+    choose = random.Random(3)
+    for _ in range(5):
+        before = find_last(next(CHECKPOINTS.glob("*/"), Path("none")))
+        with start("-m", "stages.train") as stage:
+            deadline = time.monotonic() + 60
+            while stage.poll() is None and time.monotonic() < deadline:
+                last = find_last(next(CHECKPOINTS.glob("*/"), Path("none")))
+                if last and last != before:
+                    time.sleep(choose.uniform(0, 0.1))
+                    break
+                time.sleep(0.005)
+            lock = Path(".dvc/tmp/outputs/models-finetuned").read_text()
+            psutil.Process(int(lock.split()[-1])).kill()
+    assert results() != expected
+    main()
+    assert "goes on after step " in capsys.readouterr().out
+    assert results() == expected
+    assert not list(CHECKPOINTS.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "step"), [("training_step", 7), ("training_step", 19), ("evaluation_loop", 20), ("evaluation_loop", 40)]
+)
+def test_asked_training_saves_and_goes_on(method: str, step: int, expected: dict[str, str]) -> None:
+    """In an epoch, at its last step, and while an epoch, the last one too, is evaluated."""
+    with start("-c", ASK.format(method=method, step=step)) as stage:
+        errors = stage.communicate()[1]
+    line = errors.splitlines()[-1]
+    assert line.startswith("ended by SIGTERM; a checkpoint was saved after ")
+    assert line.endswith("of 4 epochs. Run dvc repro to go on from it")
+    assert [last.name for last in map(find_last, CHECKPOINTS.glob("*/")) if last] == [
+        f"checkpoint-{step + (method == 'training_step')}"
+    ]
+    assert not list(FINETUNED.parent.glob(".finetuned*"))
+    main()
+    assert results() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_signal_saves_a_checkpoint(number: signal.Signals, copied: Path) -> None:
+    """As users run it: a process of its own."""
+    set_params(copied, {"train.epochs": 500, "train.save_every": 1000})
+    command = [sys.executable, "-m", "stages.train"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stage:
+        assert stage.stdout is not None
+        stage.stdout.readline()  # of the first epoch
+        stage.send_signal(number)
+        errors = stage.communicate()[1]
+    assert stage.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert re.search(r"; a checkpoint was saved after [\d.]+ of 500 epochs. Run dvc repro", errors.splitlines()[-1])
+    assert find_last(next(CHECKPOINTS.glob("*/")))
+
+
+@pytest.mark.slow
+def test_changed_training_starts_afresh(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with start("-c", ASK.format(method="training_step", step=12)) as stage:
+        stage.communicate()
+    set_params(copied, {"train.learning_rate": 0.5, "train.save_every": 3})
+    main()
+    output = capsys.readouterr().out
+    assert "goes on" not in output
+    assert "not used: the checkpoint of a training with another train.learning_rate (0.003, now 0.5)" in output
+    set_params(copied, {"train.learning_rate": 0.003})
+    main()
+    assert "goes on after step 13" in capsys.readouterr().out
+
+
+def test_copies_of_queued_experiments_share_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    copy = project / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(project)
+    expected = checkpoints_folder()
+    assert expected == project / CHECKPOINTS
+    monkeypatch.chdir(copy)
+    assert checkpoints_folder() == expected
+
+
+def test_same_training_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_run({"a": 1}) as first:
+        lock = FileLock(f"{first}.lock")
+        assert lock.lock_file
+        with open_run({"a": 1}) as second:
+            assert first != second
+        assert first.exists()
+        assert not second.exists()
+    assert not list((tmp_path / CHECKPOINTS).iterdir())

@@ -1,0 +1,100 @@
+"""Training in several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from helpers import set_params, user_error
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from stages.common.errors import UserError
+from stages.common.paths import RUNS
+from stages.train.__main__ import main
+from stages.train.checkpoints import checkpoints_folder, find_last
+from stages.train.ranks import count_processes, run
+
+pytestmark = pytest.mark.slow
+
+
+def logged() -> dict[str, list[float]]:
+    """Return the TensorBoard logs: numbers by tag."""
+    found: dict[str, list[float]] = {}
+    for event in EventFileLoader(str(RUNS / "events.out.tfevents.0")).Load():
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append(value.tensor.float_val[0])
+    return found
+
+
+def fail(how: str) -> int:
+    """Runs in each process; the second one fails."""
+    if os.environ["RANK"] == "1":
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        raise UserError("too large", key="train.spec_augment")
+    return 1
+
+
+def test_two_processes_train_as_one(copied: Path) -> None:
+    """Batches of three clips, and a last one of two: the shares differ."""
+    set_params(copied, {"train.batch_size": 3, "train.gradient_accumulation_steps": 2, "train.logging_steps": 1})
+    set_params(copied, {"train.dropout": 0.0, "train.attention_dropout": 0.0, "train.epochs": 2, "train.processes": 1})
+    main()
+    one = logged()
+    set_params(copied, {"train.processes": 2})
+    main()
+    two = logged()
+    assert len(one["train/loss"]) == 2 * 4
+    assert {tag: len(values) for tag, values in one.items()} == {tag: len(values) for tag, values in two.items()}
+    for tag in ("train/loss", "train/learning_rate", "train/grad_norm", "eval/loss", "eval/accuracy"):
+        np.testing.assert_allclose(two[tag], one[tag], rtol=1e-3, err_msg=tag)
+
+
+@pytest.mark.parametrize("how", ["killed", "memory", "refused"])
+def test_failed_process_ends_all(how: str) -> None:
+    if how == "memory":
+        with pytest.raises(torch.OutOfMemoryError):
+            run(fail, (how,), 2)
+        return
+    error = user_error(lambda: run(fail, (how,), 2))
+    assert error.key == (None if how == "killed" else "train.spec_augment")
+    if how == "killed":
+        assert str(error).startswith("process 1 ended with SIGKILL; run dvc repro")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_processes_without_gpu() -> None:
+    assert count_processes("auto") == 1
+    assert count_processes(3) == 3
+
+
+def test_more_processes_than_gpus_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.train.ranks.count_gpus", lambda: 2)
+    assert count_processes("auto") == 2
+    assert user_error(lambda: count_processes(3)).key == "train.processes"
+
+
+def test_signal_saves_a_checkpoint_of_all(copied: Path) -> None:
+    """It comes from a cluster, so it goes to the process that DVC started."""
+    set_params(copied, {"train.epochs": 1000, "train.save_every": 1000, "train.processes": 2})
+    command = [sys.executable, "-m", "stages.train"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stage:
+        assert stage.stdout is not None
+        stage.stdout.readline()  # of the first epoch
+        children = psutil.Process(stage.pid).children(recursive=True)
+        stage.send_signal(signal.SIGTERM)
+        errors = stage.communicate()[1]
+    assert stage.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == "ended by SIGTERM; a checkpoint was saved. Run dvc repro to go on from it"
+    last = find_last(next(checkpoints_folder().glob("*/")))
+    assert last is not None
+    assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt"} <= {file.name for file in last.iterdir()}
+    assert not psutil.wait_procs(children, timeout=30)[1]
