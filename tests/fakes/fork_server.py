@@ -1,8 +1,8 @@
 """Run Python programs as forks of a process that has imported their libraries, which takes most of their time.
 
-Each program is a separate process with its environment, folder and output. There are two servers. That of the Hub's
+Each program is a separate process with its environment, folder and output. There are three servers. That of the Hub's
 tests does not import huggingface_hub, which reads the environment when it is imported. That of the stages imports it,
-and all libraries that train and evaluate use.
+and all libraries that train and evaluate use. That of DVC imports DVC with its client for S3.
 """
 
 import gc
@@ -26,6 +26,10 @@ LIGHT = (
     *("jinja2", "torch", "yaml"),
 )
 LIBRARIES = {
+    "dvc": (
+        *("dvc.cli.parser", "dvc.fs.data", "dvc.repo.experiments", "dvc.repo.reproduce", "dvc.repo.stage"),
+        *("dvc.stage.loader", "dulwich.porcelain", "dvc_s3", "networkx", "pygit2", "s3fs"),
+    ),
     "hub": LIGHT,
     "stages": (
         *(
@@ -48,7 +52,7 @@ import json, os, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 socket.send_fds(server, [b"."], [0, 1, 2])
-job = {{"arguments": sys.argv[1:], "env": dict(os.environ), "folder": os.getcwd()}}
+job = {{"arguments": {first!r} + sys.argv[1:], "env": dict(os.environ), "folder": os.getcwd()}}
 server.sendall(json.dumps(job).encode() + b"\\n")
 sys.exit(int(server.makefile().read() or 1))
 """
@@ -75,11 +79,20 @@ def run_python(*arguments: str, env: dict[str, str]) -> tuple[int, str]:
 @cache
 def make_python(folder: Path) -> Path:
     """Write a program `python` into a folder, which runs the stages as forks; return the folder."""
-    folder.mkdir(parents=True)
-    file = folder / "python"
-    file.write_text(CLIENT.format(python=sys.executable, address=start_server("stages")))
+    return _make_program(folder / "python", "stages")
+
+
+@cache
+def make_dvc(folder: Path) -> Path:
+    """Write a program `dvc` into a folder, which runs DVC as forks; return the folder."""
+    return _make_program(folder / "dvc", "dvc", "-m", "dvc")
+
+
+def _make_program(file: Path, kind: str, *first: str) -> Path:
+    file.parent.mkdir(parents=True)
+    file.write_text(CLIENT.format(python=sys.executable, address=start_server(kind), first=list(first)))
     file.chmod(0o755)
-    return folder
+    return file.parent
 
 
 def start_server(kind: str) -> str:

@@ -149,8 +149,8 @@ def test_repair_reports_what_is_still_missing(copied: Path) -> None:
 
 
 def test_remote_whose_package_is_missing(copied: Path) -> None:
-    dvc(copied, "remote", "add", "s3", "s3://bucket/folder")
-    assert "dvc-s3" in str(user_error(lambda: verify.verify("s3", repairs=False)))
+    dvc(copied, "remote", "add", "azure", "azure://container/folder")
+    assert "dvc-azure" in str(user_error(lambda: verify.verify("azure", repairs=False)))
 
 
 def test_output_of_an_earlier_run(copied: Path) -> None:
