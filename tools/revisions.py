@@ -28,7 +28,8 @@ def experiments(everywhere: bool = False) -> dict[str, str]:
     from dvc.repo import Repo
 
     try:
-        listed = Repo().experiments.ls(rev="HEAD", all_commits=everywhere)
+        with Repo() as repo:
+            listed = repo.experiments.ls(rev="HEAD", all_commits=everywhere)
     except NotDvcRepoError:
         return {}
     head = (git("rev-parse", "HEAD") or "").strip()

@@ -13,6 +13,8 @@ import tempfile
 import time
 from argparse import Namespace
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,58 +25,17 @@ from stages.common.paths import METRICS
 from stages.common.stage import command_parser, run_command
 from tools import sweep_task
 from tools.revisions import experiments, git
-from tools.sweep_grid import Experiment, find_done, list_experiments
+from tools.sweep_plan import (
+    Experiment,
+    check_workspace,
+    exp_refs,
+    fetch_experiments,
+    find_done,
+    find_source,
+    list_experiments,
+)
 
 SECONDS_TO_END = 20  # that the tasks get after Ctrl-C
-
-
-def check_workspace() -> None:
-    """Check that the last commit has all that the experiments need.
-
-    Raises:
-        UserError: no commit, or changes that are not committed.
-    """
-    changes = git("status", "--porcelain", "--", ".")
-    if changes is None or git("rev-parse", "HEAD") is None:
-        raise UserError("no git commit here; run from the top folder of the project, and commit it")
-    files: dict[bool, list[str]] = {True: [], False: []}
-    for line in changes.splitlines():
-        files[line.startswith("??")].append(line[3:])
-    if files[False]:
-        listed = ", ".join(files[False][:5]) + (", ..." if files[False][5:] else "")
-        raise UserError(f"not committed, so the experiments would not have it: {listed}; commit or stash it")
-    if files[True]:
-        print(f"warning: not in git, so the experiments do not have it: {', '.join(files[True][:5])}")
-
-
-def find_source(repo: Repo, git_remote: str | None, dvc_remote: str | None, token: str) -> sweep_task.Source:
-    """Return where the nodes get the project.
-
-    Args:
-        git_remote: name of a git remote; None for this repo, in a shared file system.
-        dvc_remote: name of a DVC remote; None for the default one, if there is one.
-        token: name of a file in DVC's cache.
-
-    Raises:
-        UserError: no such remote, or it does not have the commit.
-    """
-    commit = (git("rev-parse", "HEAD") or "").strip()
-    url = (git("rev-parse", "--show-toplevel") or "").rstrip("\n")
-    if git_remote:
-        url = (git("remote", "get-url", git_remote) or "").strip()
-        if not url:
-            raise UserError(f"there is no git remote {git_remote}; see git remote --verbose")
-        if git("fetch", "--quiet", git_remote) is None:
-            raise UserError(f"the git remote {git_remote} cannot be read; see git fetch {git_remote}")
-        if not git("for-each-ref", f"--contains={commit}", f"refs/remotes/{git_remote}"):
-            raise UserError(f"the git remote {git_remote} does not have the last commit; git push {git_remote}")
-    settings = repo.config.read("repo")  # the nodes get only what is in git
-    remote = dvc_remote or settings.get("core", {}).get("remote")
-    if remote and remote not in settings.get("remote", {}):
-        raise UserError(f"no remote {remote}; dvc remote add {remote} URL, and commit the file", file=".dvc/config")
-    author = ((git("config", key) or "").strip() for key in ("user.name", "user.email"))
-    prefix = (git("rev-parse", "--show-prefix") or "").strip()
-    return sweep_task.Source(url, commit, prefix, repo.cache.local_cache_dir, token, remote, tuple(author))
 
 
 def connect(address: str | None) -> Any:
@@ -94,6 +55,8 @@ def connect(address: str | None) -> Any:
     try:
         # Without an address, Ray would also join what another program has started on this machine.
         address = address or os.environ.get("RAY_ADDRESS") or "local"
+        if address.startswith("ray://"):
+            raise UserError(f"{address}: Ray's client cannot do this; run it on a node of the cluster: --address=auto")
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UserError(f"no connection to Ray: {' '.join(str(error).split())}") from None
@@ -133,7 +96,10 @@ class Sweep:
 
         When the experiments are interrupted, they end first.
         """
-        task = self.ray.remote(sweep_task.run).options(num_returns="streaming", max_retries=1, **resources)
+        try:
+            task = self.ray.remote(sweep_task.run).options(num_returns="streaming", max_retries=1, **resources)
+        except ValueError as error:
+            raise UserError(f"--cpus, --gpus: {' '.join(str(error).split())}") from None
         waiting = deque(pending)
         try:
             while waiting or self._running:
@@ -158,7 +124,8 @@ class Sweep:
             print(f"{name}: started on {message}", flush=True)
             return
         del self._running[task]
-        print(f"{name}: {self._finish(name, *message.split(chr(10), 1), time.monotonic() - start)}", flush=True)
+        status, _, output = message.partition("\n")
+        print(f"{name}: {self._finish(name, status, output, time.monotonic() - start)}", flush=True)
 
     def _finish(self, name: str, status: str, output: str, seconds: float) -> str:
         """Return the line about an experiment that ended. output: of git and DVC; it is written to a file if failed."""
@@ -188,16 +155,6 @@ class Sweep:
                     del self._running[ready]
 
 
-def exp_refs(commit: str) -> str:
-    """Return the folder of git's references in which DVC has the experiments on a commit."""
-    return f"refs/exps/{commit[:2]}/{commit[2:]}"
-
-
-def fetch_experiments(git_remote: str, commit: str) -> None:
-    """Fetch the experiments on a commit, without data."""
-    git("fetch", "--quiet", git_remote, f"{exp_refs(commit)}/*:{exp_refs(commit)}/*")
-
-
 def read_accuracy(revision: str) -> float | None:
     """Read the test accuracy of an experiment; None if it is missing."""
     try:
@@ -217,8 +174,8 @@ def sweep(options: Namespace) -> int:
     """Run the experiments that are not done, and return the number of those that failed."""
     planned = list_experiments(options.set_param)
     check_workspace()
-    with Repo() as repo, tempfile.NamedTemporaryFile(dir=_make(Path(repo.cache.local_cache_dir)), prefix=".sweep-") as token:
-        source = find_source(repo, options.git_remote, options.remote, Path(token.name).name)
+    with Repo() as repo, _mark(Path(repo.cache.local_cache_dir)) as token:
+        source = find_source(repo, options.git_remote, options.remote, token)
         if options.git_remote:
             fetch_experiments(options.git_remote, source.commit)
         done = find_done(planned, experiments())
@@ -238,9 +195,12 @@ def sweep(options: Namespace) -> int:
     return started.failed
 
 
-def _make(folder: Path) -> Path:
+@contextmanager
+def _mark(folder: Path) -> Iterator[str]:
+    """Make a file in a folder, and yield its name."""
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".sweep-") as file:
+        yield Path(file.name).name
 
 
 def main() -> None:
@@ -254,7 +214,10 @@ def main() -> None:
     add("--jobs", type=int, help="experiments at the same time; default: as many as fit")
     add("--git-remote", metavar="NAME", help="git remote for nodes that do not share this folder, such as origin")
     add("--remote", metavar="NAME", help="DVC remote for nodes that do not share DVC's cache; default: the default one")
-    sys.exit(bool(sweep(parser.parse_args())))
+    options = parser.parse_args()
+    if options.jobs is not None and options.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    sys.exit(bool(sweep(options)))
 
 
 if __name__ == "__main__":

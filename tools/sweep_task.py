@@ -72,21 +72,21 @@ def _run(source: Source, name: str, overrides: list[str], clone: Path, log: Path
             "a DVC remote and commit .dvc/config\n"
         )
         return False
-    settings = [("cache.dir", source.cache)] if shared else [("core.remote", source.remote or "")]
-    where = ["--no-cache"] if shared else ["--remote", source.remote or ""]
-    who = [("user.name", source.author[0]), ("user.email", source.author[1])]
+    settings = {"cache.dir": source.cache} if shared else {}
+    settings |= {"core.remote": source.remote} if source.remote else {}
+    who = {key: value for key, value in zip(("user.name", "user.email"), source.author) if value}
     dvc = [sys.executable, "-m", "dvc"]
-    # Over the network, a clone without files; the checkout then fetches those of one commit.
+    # With --pull and no remote, DVC fails if the run cache has the result.
+    fetch = ["--pull", "--allow-missing"] if source.remote else []
+    where = ["--no-cache"] if shared else ["--remote", source.remote or ""]
     commands: list[tuple[list[str], Path]] = [
         (["git", "clone", "--quiet", "--no-checkout", source.url, str(clone)], clone.parent),
-        *((["git", "config", key, value], clone) for key, value in who if value),
+        *((["git", "config", key, value], clone) for key, value in who.items()),
         (["git", "checkout", "--quiet", "--detach", source.commit], clone),
-        *(([*dvc, "config", "--quiet", "--local", key, value], project) for key, value in settings),
-        (
-            [*dvc, "exp", "run", "--pull", "--allow-missing", "--name", name, *_set_params(overrides)],
-            project,
-        ),
-        # A node that was lost after its push left the same experiment with another time.
+        *(([*dvc, "config", "--quiet", "--local", key, value], project) for key, value in settings.items()),
+        *([] if source.remote else [([*dvc, "checkout", "--quiet", "--allow-missing"], project)]),
+        ([*dvc, "exp", "run", *fetch, "--name", name, *_set_params(overrides)], project),
+        # A node that was lost after its push has left the same experiment, with another time.
         ([*dvc, "exp", "push", "--quiet", "--force", *where, "origin", name], project),
     ]
     with log.open("wb") as output:

@@ -1,4 +1,4 @@
-"""List the experiments of a sweep: DVC's grid, checked params, and names."""
+"""Plan a sweep: the experiments of DVC's grid, with checked params and names, and where nodes get the project."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dvc.exceptions import DvcException
+from dvc.repo import Repo
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps, to_hydra_overrides
 from hydra.errors import HydraException
@@ -20,6 +21,8 @@ from stages.common.params import read_file
 from stages.common.params_check import find_contradictions
 from stages.common.paths import PARAMS
 from tools.crossval import flat, read_params
+from tools.revisions import git
+from tools.sweep_task import Source
 
 MAX_NAME = 100  # characters
 
@@ -123,3 +126,62 @@ def find_done(planned: list[Experiment], finished: dict[str, str]) -> dict[str, 
         elif experiment.name in params:
             raise UserError(f"the experiment {experiment.name} has other params; dvc exp remove {experiment.name}")
     return done
+
+
+def check_workspace() -> None:
+    """Check that the last commit has all that the experiments need.
+
+    Raises:
+        UserError: no commit, or changes that are not committed.
+    """
+    changes = git("status", "--porcelain", "--", ".")
+    if changes is None or git("rev-parse", "HEAD") is None:
+        raise UserError("no git commit here; run from the top folder of the project, and commit it")
+    files: dict[bool, list[str]] = {True: [], False: []}
+    for line in changes.splitlines():
+        files[line.startswith("??")].append(line[3:])
+    if files[False]:
+        listed = ", ".join(files[False][:5]) + (", ..." if files[False][5:] else "")
+        raise UserError(f"not committed, so the experiments would not have it: {listed}; commit or stash it")
+    if files[True]:
+        print(f"warning: not in git, so the experiments do not have it: {', '.join(files[True][:5])}")
+
+
+def find_source(repo: Repo, git_remote: str | None, dvc_remote: str | None, token: str) -> Source:
+    """Return where the nodes get the project.
+
+    Args:
+        git_remote: name of a git remote; None for this repo, in a shared file system.
+        dvc_remote: name of a DVC remote; None for the default one, if there is one.
+        token: name of a file in DVC's cache.
+
+    Raises:
+        UserError: no such remote, or it does not have the commit.
+    """
+    commit = (git("rev-parse", "HEAD") or "").strip()
+    url = (git("rev-parse", "--show-toplevel") or "").rstrip("\n")
+    if git_remote:
+        url = (git("remote", "get-url", git_remote) or "").strip()
+        if not url:
+            raise UserError(f"there is no git remote {git_remote}; see git remote --verbose")
+        if git("fetch", "--quiet", git_remote) is None:
+            raise UserError(f"the git remote {git_remote} cannot be read; see git fetch {git_remote}")
+        if not git("for-each-ref", f"--contains={commit}", f"refs/remotes/{git_remote}"):
+            raise UserError(f"the git remote {git_remote} does not have the last commit; git push {git_remote}")
+    settings = repo.config.read("repo")  # the nodes get only what is in git
+    remote = dvc_remote or settings.get("core", {}).get("remote")
+    if remote and remote not in settings.get("remote", {}):
+        raise UserError(f"no remote {remote}; dvc remote add {remote} URL, and commit the file", file=".dvc/config")
+    author = ((git("config", "user.name") or "").strip(), (git("config", "user.email") or "").strip())
+    prefix = (git("rev-parse", "--show-prefix") or "").strip()
+    return Source(url, commit, prefix, repo.cache.local_cache_dir, token, remote, author)
+
+
+def exp_refs(commit: str) -> str:
+    """Return the folder of git's references in which DVC has the experiments on a commit."""
+    return f"refs/exps/{commit[:2]}/{commit[2:]}"
+
+
+def fetch_experiments(git_remote: str, commit: str) -> None:
+    """Fetch the experiments on a commit, without data."""
+    git("fetch", "--quiet", git_remote, f"{exp_refs(commit)}/*:{exp_refs(commit)}/*")
