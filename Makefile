@@ -44,7 +44,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(VENV)/bin/pip install --no-compile --constraint constraints.txt --editable '.[test]'
+	$(VENV)/bin/pip install --no-compile --constraint constraints.txt --editable '.[ray,test]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed

@@ -12,7 +12,7 @@ from stages.common.paths import PREDICTIONS, SPLITS
 from stages.common.tables import read_table
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
     """Return git's output, or None on failure."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True)
@@ -28,10 +28,11 @@ def experiments(everywhere: bool = False) -> dict[str, str]:
     from dvc.repo import Repo
 
     try:
-        listed = Repo().experiments.ls(rev="HEAD", all_commits=everywhere)
+        with Repo() as repo:
+            listed = repo.experiments.ls(rev="HEAD", all_commits=everywhere)
     except NotDvcRepoError:
         return {}
-    head = (_git("rev-parse", "HEAD") or "").strip()
+    head = (git("rev-parse", "HEAD") or "").strip()
     ordered = sorted(listed.items(), key=lambda item: item[0] == head)
     return {name: commit for _, some in ordered for name, commit in some}
 
@@ -42,7 +43,7 @@ def find(name: str) -> str:
     Raises:
         UserError: there is none of that name.
     """
-    commit = None if name.startswith("-") else _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    commit = None if name.startswith("-") else git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     commit = commit.strip() if commit else experiments(everywhere=True).get(name)
     if commit is None:
         raise UserError(f"{name} is not a file, git revision or experiment; see git log and dvc exp list --all-commits")
@@ -56,7 +57,7 @@ def show(name: str, path: str) -> str:
         UserError: there is no such revision, or it does not have the file.
     """
     # With ./ the path starts here, not at the top of the repo, of which the project may be a folder.
-    text = _git("show", f"{find(name)}:./{path}")
+    text = git("show", f"{find(name)}:./{path}")
     if text is None:
         raise UserError(f"{name} does not have {path}; run the pipeline there and commit the file")
     return text

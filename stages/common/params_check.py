@@ -46,6 +46,29 @@ def check_params(stage: str, target: str | None = None) -> None:
         InvalidParamsError: with all problems that were found.
     """
     content = read_file()
+    problems, sections = find_contradictions(content)
+    lock = _read_lock() if stage in ("check", "download") else None
+    for name in SECTIONS[SECTIONS.index(stage) :] if stage in SECTIONS else SECTIONS:
+        try:
+            if name == "download":
+                problems += _find_download_obstacles(content.get(name), target, lock)
+            elif name in sections and (stage in SECTIONS or content[name] != _recorded_params(lock, name).get(name)):
+                problems += sections[name].find_obstacles()
+        except OSError as error:
+            problems.append(UserError(f"a file or folder of it cannot be read: {error.strerror}", key=name))
+    if problems:
+        raise InvalidParamsError(problems)
+
+
+def find_contradictions(content: dict[str, Any]) -> tuple[list[UserError], dict[str, Any]]:
+    """Find all that is wrong with the content of params.yaml on any machine.
+
+    Args:
+        content: sections by name. Misspelled keys in it are corrected.
+
+    Returns:
+        An error for each problem, and the valid sections by name.
+    """
     problems = []
     for name in [name for name in content if name not in SECTIONS]:
         near = difflib.get_close_matches(str(name), set(SECTIONS) - set(content), n=1)
@@ -64,17 +87,7 @@ def check_params(stage: str, target: str | None = None) -> None:
                 sections[name] = section
     for section in sections.values():
         problems += section.find_conflicts(sections)
-    lock = _read_lock() if stage in ("check", "download") else None
-    for name in SECTIONS[SECTIONS.index(stage) :] if stage in SECTIONS else SECTIONS:
-        try:
-            if name == "download":
-                problems += _find_download_obstacles(content.get(name), target, lock)
-            elif name in sections and (stage in SECTIONS or content[name] != _recorded_params(lock, name).get(name)):
-                problems += sections[name].find_obstacles()
-        except OSError as error:
-            problems.append(UserError(f"a file or folder of it cannot be read: {error.strerror}", key=name))
-    if problems:
-        raise InvalidParamsError(problems)
+    return problems, sections
 
 
 def _find_download_obstacles(node: Any, target: str | None, lock: Any) -> Iterator[UserError]:
