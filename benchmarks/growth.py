@@ -60,7 +60,7 @@ def measure_size(clips: int) -> dict[str, dict[str, float]]:
         folder.mkdir()
         write_short_clips(Path(name) / "clips", clips)
         values = {f"train.{key}": value for key, value in TRAIN.items()}
-        values |= {"download.dataset": folder_source(Path(name) / "clips"), "evaluate.batch_size": BATCH_SIZE}
+        values = values | {"download.dataset": folder_source(Path(name) / "clips"), "evaluate.batch_size": BATCH_SIZE}
         make_project(folder, "demo.yaml", values)
         measure_program(folder, "python", "-m", "stages.check")
         found = {}

@@ -5,8 +5,10 @@ code. Each task writes them into a temporary folder, encodes there as one machin
 worker or its machine is lost, Ray runs the task again.
 """
 
+import logging
 import os
 import signal
+import socket
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -31,6 +33,7 @@ from stages.resample_encode.params import ResampleEncodeParams
 
 MAX_RETRIES = 3  # of a shard whose worker was lost; a clip that ends the process ends each of them
 MORE = 2  # shards in the object store than can run now; a cluster that can grow does so while tasks wait
+CONNECT_SECONDS = 10
 WEIGHTS = {".safetensors", ".bin"}  # of the base model; only a cached part of the model needs them
 Files = dict[str, np.ndarray]  # path inside the project -> bytes, as uint8, which Ray stores without a copy
 
@@ -113,9 +116,11 @@ def _connected(address: str) -> Iterator[None]:
     """Connect to a cluster, and raise what a task raised as it was."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        _require_server(address)
         # py_modules: the workers run this version of the stages.
-        ray.init(address, runtime_env={"py_modules": [stages.__path__[0]]}, log_to_driver=False)
-    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        modules = {"py_modules": [stages.__path__[0]]}
+        ray.init(address, runtime_env=modules, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, RayError, RuntimeError, ValueError) as error:
         raise UserError(f"RAY_ADDRESS is {address}: {error}; start a Ray cluster there, or unset it") from None
     for number, handler in handlers.items():  # Ray replaces that of SIGTERM
         signal.signal(number, handler)
@@ -127,3 +132,10 @@ def _connected(address: str) -> Iterator[None]:
         raise UserError(f"a shard of data/encoded was lost {MAX_RETRIES + 1} times: {error}; see Ray's logs") from None
     finally:
         ray.shutdown()
+
+
+def _require_server(address: str) -> None:
+    """Raise OSError if nothing listens at <host>:<port>. Ray would try for ten minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()

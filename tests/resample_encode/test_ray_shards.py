@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from helpers import ROOT, digests, error_of, set_params
+from helpers import ROOT, digests, error_of
 from resample_encode.test_resample_encode import prepare, rewrite_clip
 
 from stages.common.paths import ENCODED, RAW
-from stages.download.__main__ import download_model
 from stages.resample_encode.__main__ import main
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
