@@ -10,6 +10,7 @@ import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -59,7 +60,7 @@ def measure_size(clips: int) -> dict[str, dict[str, float]]:
         folder = Path(name) / "project"
         folder.mkdir()
         write_short_clips(Path(name) / "clips", clips)
-        values = {f"train.{key}": value for key, value in TRAIN.items()}
+        values: dict[str, Any] = {f"train.{key}": value for key, value in TRAIN.items()}
         values = values | {"download.dataset": folder_source(Path(name) / "clips"), "evaluate.batch_size": BATCH_SIZE}
         make_project(folder, "demo.yaml", values)
         measure_program(folder, "python", "-m", "stages.check")
@@ -110,7 +111,12 @@ def read() -> None:
 BENCHMARK = Benchmark(
     title="Growth with the number of clips",
     text=f"Clips of {SECONDS} s at 16 kHz (noise, WAV) from a folder, with the demo's model.",
-    header=["step", "s"],
+    header=[
+        "step",
+        *[f"{clips} clips (s)" for clips in SIZES],
+        *[f"each further clip to {clips} (ms)" for clips in SIZES[1:]],
+        *[f"peak memory, {clips} clips (MB)" for clips in SIZES],
+    ],
     measure=measure,
 )
 
