@@ -27,7 +27,7 @@ def count_splits(splits: pd.DataFrame, groups: pd.DataFrame, left_out: int) -> d
         leakage[name] = {
             "test_clips": int(test.sum()),
             "known": int((test & known).sum()),
-            # pandas hashes; NumPy compares all pairs of objects, minutes with 100,000 clips.
+            # pandas hashes; NumPy compares all pairs of objects.
             "shared": int(pd.Series(ids[test & known]).isin(ids[~test & known]).sum()),
         }
     return {
