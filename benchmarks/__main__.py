@@ -27,7 +27,7 @@ BENCHMARKS = {
     "composed": accuracy.SYNTHETIC,
     "real": accuracy.REAL,
 }
-SLOW = ("gtzan", "course", "composed", "real")  # run only if asked for by name
+SLOW = ("growth", "gtzan", "course", "composed", "real")  # run only if asked for by name
 
 
 def describe_machine(device: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,8 @@ from stages.common.errors import UserError, damaged, reading
 from stages.common.paths import SPLITS
 from stages.common.tables import read_json, write_json
 
-SHARD = "data-00000-of-00001.arrow"
+# Clips in a file of data/encoded; 256 clips of 30 s have 250 MB.
+SHARD_CLIPS = 256
 SETTINGS = "encoding.json"
 # The column that holds the cached output of a part of the model, by Transformers' name for that output.
 CACHE_COLUMNS = {"feature_encoder": "extract_features", "base": "last_hidden_state"}
@@ -51,40 +51,52 @@ class EncodedClips(NamedTuple):
         return next((part for part, column in CACHE_COLUMNS.items() if column == self.feature_column), None)
 
 
-def write_encoded_clips(
-    folder: Path,
-    feature_column: str,
-    labels: list[str],
-    rows: Iterable[tuple[str, str, np.ndarray]],
-    settings: dict[str, Any],
-) -> None:
-    """Write (clip, label, features) rows in the layout of `Dataset.save_to_disk`, with the same bytes every time.
+def describe_features(column: str, labels: list[str], array: np.ndarray) -> Features:
+    """Return the columns of data/encoded. array: features of one clip, as `encode_samples` returns them."""
+    shape: tuple[int | None, ...] = array.shape
+    if column in CACHE_COLUMNS.values():
+        shape = (None, shape[1])  # the number of frames depends on the clip's length
+    feature = List(Value("float16")) if len(shape) == 1 else Array2D(shape, "float16")
+    return Features({"clip": Value("string"), "label": ClassLabel(names=labels), column: feature})
 
-    save_to_disk itself puts a fingerprint into state.json that changes with paths and code; DVC would see new data.
+
+def cut_shards(clips: int) -> dict[str, slice]:
+    """Return the files of data/encoded by name, as Datasets names them, with the rows of each."""
+    starts = range(0, clips, SHARD_CLIPS)
+    return {
+        f"data-{number:05d}-of-{len(starts):05d}.arrow": slice(start, min(start + SHARD_CLIPS, clips))
+        for number, start in enumerate(starts)
+    }
+
+
+def write_shard(file: Path, features: Features, rows: Iterable[tuple[str, str, np.ndarray]]) -> None:
+    """Write (clip, label, features) rows as a file of data/encoded, with the same bytes every time.
 
     Raises:
-        UserError: spectrograms of different shapes.
+        UserError: a spectrogram has another shape than `features`.
     """
-    folder.mkdir()
-    rows = iter(rows)
-    first = next(rows)
-    shape: tuple[int | None, ...] = first[2].shape
-    if feature_column in CACHE_COLUMNS.values():
-        shape = (None, shape[1])  # the number of frames depends on the clip's length
-    column = List(Value("float16")) if len(shape) == 1 else Array2D(shape, "float16")
-    features = Features({"clip": Value("string"), "label": ClassLabel(names=labels), feature_column: column})
+    column = list(features)[-1]
+    shape = getattr(features[column], "shape", (None,))
     # Batches of one clip: reading a clip touches its own bytes only, and writing holds one in memory.
-    with ArrowWriter(path=str(folder / SHARD), features=features, writer_batch_size=1) as writer:
-        for row in chain([first], rows):
-            if len(shape) == 2 and shape[0] is not None and row[2].shape != shape:
+    with ArrowWriter(path=str(file), features=features, writer_batch_size=1) as writer:
+        for row in rows:
+            if shape[0] is not None and row[2].shape != tuple(shape):
                 raise UserError(
-                    f"clip {row[0]}: its spectrogram has the shape {row[2].shape}, the first has {shape}; choose a "
-                    "base model whose feature extractor pads, such as Whisper or AST"
+                    f"clip {row[0]}: its spectrogram has the shape {row[2].shape}, the first has {tuple(shape)}; "
+                    "choose a base model whose feature extractor pads, such as Whisper or AST"
                 )
             writer.write(dict(zip(features, row)))
         writer.finalize()
+
+
+def write_description(folder: Path, features: Features, shards: Iterable[str], settings: dict[str, Any]) -> None:
+    """Write what `Dataset.save_to_disk` writes beside the shards, with the same bytes every time.
+
+    save_to_disk itself puts a fingerprint into state.json that changes with paths and code; DVC would see new data.
+    """
     DatasetInfo(features=features).write_to_directory(folder)
-    state = {"_data_files": [{"filename": SHARD}], "_fingerprint": "encoded", "_split": None}
+    files = [{"filename": name} for name in shards]
+    state = {"_data_files": files, "_fingerprint": "encoded", "_split": None}
     form: dict[str, Any] = {
         "_format_columns": None,
         "_format_kwargs": {},
@@ -120,7 +132,9 @@ def _find_damage(rows: Dataset, column: str) -> str | None:
     clips, labels = rows.data.column("clip").to_pylist(), rows.data.column("label").to_pylist()
     if unnamed := [label for label in labels if label is None or label not in range(len(names or ()))]:
         return f"label {unnamed[0]} is none of {names}"
-    return None if len(set(clips)) == len(clips) > 0 else "it has no clips, or one twice"
+    if not len(set(clips)) == len(clips) > 0:
+        return "it has no clips, or one twice"
+    return None if rows.data.column(column).num_chunks == len(clips) else "a record batch has several clips"
 
 
 class Clips(NamedTuple):
@@ -139,14 +153,15 @@ class StoredFeatures(Sequence[np.ndarray]):
     """
 
     def __init__(self, rows: Dataset, column: str, numbers: Sequence[int]) -> None:
-        self.column, self.numbers = rows.data.column(column), numbers
+        chunks = rows.data.column(column).chunks  # one for each clip; the column itself would search for the chunk
+        self.cells = [chunks[number] for number in numbers]
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.cells)
 
     def __getitem__(self, index: Any) -> Any:
         """Return the features of one clip."""
-        cell = self.column[self.numbers[index]]
+        cell = self.cells[index][0]
         values = getattr(cell, "value", cell).values  # Array2D is an extension type around lists of lists
         if not isinstance(values, pa.ListArray):
             return values.to_numpy()

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from stages.common.errors import UserError
@@ -28,7 +27,8 @@ def count_splits(splits: pd.DataFrame, groups: pd.DataFrame, left_out: int) -> d
         leakage[name] = {
             "test_clips": int(test.sum()),
             "known": int((test & known).sum()),
-            "shared": int(np.isin(ids[test & known], ids[~test & known]).sum()),
+            # pandas hashes; NumPy compares all pairs of objects.
+            "shared": int(pd.Series(ids[test & known]).isin(ids[~test & known]).sum()),
         }
     return {
         "total": {name: int((splits["split"] == name).sum()) for name in SPLIT_NAMES},

@@ -4,16 +4,29 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import load_from_disk
+from helpers import user_error
 
 from stages.common.encoded_clips import (
     EncodedClips,
     StoredFeatures,
     collate,
+    cut_shards,
+    describe_features,
     open_encoded_clips,
     select_split,
-    write_encoded_clips,
+    write_description,
+    write_shard,
 )
 from stages.common.paths import ENCODED
+
+
+def write_encoded_clips(folder: Path, column: str, rows: list[tuple[str, str, np.ndarray]]) -> None:
+    """Write (clip, label, features) rows of the labels a and b."""
+    folder.mkdir()
+    columns, shards = describe_features(column, ["a", "b"], rows[0][2]), cut_shards(len(rows))
+    for name, part in shards.items():
+        write_shard(folder / name, columns, rows[part])
+    write_description(folder, columns, shards, {})
 
 
 @pytest.mark.parametrize(
@@ -25,11 +38,16 @@ from stages.common.paths import ENCODED
         ("last_hidden_state", [(1, 3)] * 4),
     ],
 )
-def test_features_are_read_as_they_were_written(tmp_path: Path, column: str, shapes: list[tuple[int, ...]]) -> None:
+@pytest.mark.parametrize("shard_clips", [256, 3])
+def test_features_are_read_as_they_were_written(
+    tmp_path: Path, column: str, shapes: list[tuple[int, ...]], shard_clips: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.common.encoded_clips.SHARD_CLIPS", shard_clips)
     generator = np.random.default_rng(0)
     arrays = [generator.normal(size=shape).astype(np.float16) for shape in shapes]
     names = [f"clip{number}" for number in range(4)]
-    write_encoded_clips(tmp_path / "encoded", column, ["a", "b"], zip(names, "abab", arrays), {})
+    write_encoded_clips(tmp_path / "encoded", column, list(zip(names, "abab", arrays)))
+    assert len(list((tmp_path / "encoded").glob("*.arrow"))) == 1 + (shard_clips == 3)
     rows = load_from_disk(tmp_path / "encoded")
     for read, written in zip(rows.with_format("numpy")[column], arrays, strict=True):
         np.testing.assert_array_equal(read, written)
@@ -42,6 +60,12 @@ def test_features_are_read_as_they_were_written(tmp_path: Path, column: str, sha
         assert array.dtype == np.float16
         assert not array.flags.writeable  # a view of the file
         np.testing.assert_array_equal(array, arrays[number])
+
+
+def test_spectrograms_of_different_shapes_refused(tmp_path: Path) -> None:
+    rows = [(f"clip{number}", "a", np.zeros((4, 5 + number), np.float16)) for number in range(2)]
+    error = user_error(lambda: write_encoded_clips(tmp_path / "encoded", "input_features", rows))
+    assert "clip clip1: its spectrogram has the shape (4, 6), the first has (4, 5)" in str(error)
 
 
 @pytest.mark.slow

@@ -68,6 +68,21 @@ def test_rows_are_feature_extractor_output(workspace: Path, kind: str) -> None:
         np.testing.assert_array_equal(expected.astype(np.float16), row[column].astype(np.float16))
 
 
+def test_rows_in_several_files(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    prepare(workspace, workers=1)
+    main()
+    expected = load_from_disk(ENCODED)[:]
+    monkeypatch.setattr("stages.common.encoded_clips.SHARD_CLIPS", 4)
+    main()
+    assert sorted(file.name for file in ENCODED.glob("*.arrow")) == [
+        "data-00000-of-00002.arrow",
+        "data-00001-of-00002.arrow",
+    ]
+    assert load_from_disk(ENCODED)[:] == expected
+    sizes = sum(file.stat().st_size for file in ENCODED.glob("*.arrow"))
+    assert capsys.readouterr().out.endswith(f"6 clips at 16000 Hz, {sizes / 1e6:.0f} MB\n")
+
+
 def test_workers_change_no_bytes(workspace: Path) -> None:
     prepare(workspace, workers=1)
     main()

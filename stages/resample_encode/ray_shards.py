@@ -1,0 +1,141 @@
+"""Encode the shards of data/encoded on the machines of a Ray cluster.
+
+The machines need no shared disk: the clips of a shard and the base model travel through Ray's object store, with the
+code. Each task writes them into a temporary folder, encodes there as one machine would, and returns the file. If a
+worker or its machine is lost, Ray runs the task again.
+"""
+
+import logging
+import os
+import signal
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import numpy as np
+import ray
+from datasets import Features
+from ray.exceptions import RayError, RayTaskError
+from tqdm import tqdm
+
+import stages
+from stages.common.errors import UserError, reading
+from stages.common.paths import BASE, RAW
+from stages.resample_encode.encoder import ClipRow, Encoder
+from stages.resample_encode.params import ResampleEncodeParams
+
+MAX_RETRIES = 3  # of a shard whose worker was lost; a clip that ends the process ends each of them
+MORE = 2  # shards in the object store than can run now; a cluster that can grow does so while tasks wait
+CONNECT_SECONDS = 10
+WEIGHTS = {".safetensors", ".bin"}  # of the base model; only a cached part of the model needs them
+Files = dict[str, np.ndarray]  # path inside the project -> bytes, as uint8, which Ray stores without a copy
+
+
+def write_shards(
+    address: str,
+    folder: Path,
+    columns: Features,
+    rows: Sequence[ClipRow],
+    shards: dict[str, slice],
+    params: ResampleEncodeParams,
+) -> set[str]:
+    """Encode clips on a Ray cluster, and write the same files as `Encoder.write_shards`.
+
+    Args:
+        address: of the cluster, as `ray.init` takes it.
+
+    Returns:
+        The names of clips of which the model gets only silence.
+
+    Raises:
+        UserError: a clip cannot be encoded, there is no such cluster, or a shard was lost too often.
+    """
+    silent: set[str] = set()
+    with _connected(address), tqdm(desc="encode", total=len(rows), unit="clip") as bar:
+        for name, (content, quiet) in zip(shards, _run_tasks(columns, rows, shards, params)):
+            content.tofile(folder / name)
+            silent |= quiet
+            bar.update(len(rows[shards[name]]))
+    return silent
+
+
+def _run_tasks(
+    columns: Features, rows: Sequence[ClipRow], shards: dict[str, slice], params: ResampleEncodeParams
+) -> Iterator[tuple[np.ndarray, set[str]]]:
+    """Yield what the tasks return, in the order of the shards."""
+    needed = params.cache != "input"
+    base = ray.put({str(file): _read(file) for file in _list_base() if needed or file.suffix not in WEIGHTS})
+    threads, gpus = params.workers or 1, int(needed and "GPU" in ray.cluster_resources())
+    task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=MAX_RETRIES)(_encode_shard)
+
+    def start(part: slice) -> Any:
+        clips = {str(RAW / row.path): _read(RAW / row.path) for row in rows[part]}
+        return task.remote(base, clips, columns, list(rows[part]), params, threads)
+
+    remaining, waiting = iter(shards.values()), deque[Any]()
+    while True:
+        cluster = ray.cluster_resources()
+        at_a_time = (cluster.get("GPU", 0) if gpus else cluster.get("CPU", 0) / threads) + MORE
+        waiting.extend(map(start, islice(remaining, max(0, int(at_a_time) - len(waiting)))))
+        if not waiting:
+            return
+        yield ray.get(waiting.popleft())
+
+
+def _encode_shard(
+    base: Files, clips: Files, columns: Features, rows: list[ClipRow], params: ResampleEncodeParams, threads: int
+) -> tuple[np.ndarray, set[str]]:
+    """Encode the clips of a shard in a temporary folder, and return the content of the file and the silent clips."""
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        for name, content in (base | clips).items():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            content.tofile(name)
+        encoder = Encoder(params)
+        encoder.write_shards(Path(), columns, rows, {"shard": slice(len(rows))}, threads)
+        return np.fromfile("shard", np.uint8), encoder.silent
+
+
+def _list_base() -> list[Path]:
+    return [file for file in sorted(BASE.rglob("*")) if file.is_file()]
+
+
+def _read(file: Path) -> np.ndarray:
+    with reading(file):
+        return np.fromfile(file, np.uint8)
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """Connect to a cluster, and raise what a task raised as it was."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _require_server(address)
+        # py_modules: the workers run this version of the stages.
+        modules = {"py_modules": [stages.__path__[0]]}
+        ray.init(address, runtime_env=modules, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, RayError, RuntimeError, ValueError) as error:
+        raise UserError(f"RAY_ADDRESS is {address}: {error}; start a Ray cluster there, or unset it") from None
+    for number, handler in handlers.items():  # Ray replaces that of SIGTERM
+        signal.signal(number, handler)
+    try:
+        yield
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        raise UserError(f"a shard of data/encoded was lost {MAX_RETRIES + 1} times: {error}; see Ray's logs") from None
+    finally:
+        ray.shutdown()
+
+
+def _require_server(address: str) -> None:
+    """Raise OSError if nothing listens at <host>:<port>. Ray would try for ten minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()

@@ -1,0 +1,93 @@
+"""Encoding on two simulated machines of a Ray cluster."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from helpers import ROOT, digests, error_of
+from resample_encode.test_resample_encode import prepare, rewrite_clip
+
+from stages.common.paths import ENCODED, RAW
+from stages.resample_encode.__main__ import main
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Two nodes of one CPU each; their address."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    nodes.add_node(num_cpus=1)
+    yield nodes.address
+    nodes.shutdown()
+
+
+@pytest.fixture
+def three_shards(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The digests of data/encoded in three shards, encoded on one machine."""
+    monkeypatch.setattr("stages.common.encoded_clips.SHARD_CLIPS", 2)
+    prepare(workspace, workers=1)
+    main()
+    return digests(ENCODED)
+
+
+def kill_first_worker() -> None:
+    """Kill the first process of this one's cluster that runs a task."""
+    while True:
+        for process in psutil.Process().children(recursive=True):
+            if process.name().startswith("ray::_encode"):
+                process.kill()
+                killed.append(process.pid)
+                return
+        time.sleep(0.01)
+
+
+killed: list[int] = []
+
+
+@pytest.mark.slow
+def test_same_bytes_if_a_worker_is_lost(
+    three_shards: dict[str, str], cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    killer = threading.Thread(target=kill_first_worker, daemon=True)
+    killer.start()
+    main()
+    assert killed
+    assert digests(ENCODED) == three_shards
+
+
+@pytest.mark.slow
+def test_error_of_a_task_names_the_clip(
+    three_shards: dict[str, str], cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = RAW / "audio/c/c.00001.wav"
+    rewrite_clip(file, np.full(20, 0.1))
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    assert error_of(main).startswith(f"error: {file}: 15 samples at 16000 Hz")
+    assert digests(ENCODED) == three_shards
+
+
+def test_nothing_imports_ray_without_an_address() -> None:
+    modules = "stages.resample_encode.__main__, stages.resample_encode.encoder"
+    code = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
+
+
+def test_no_cluster_at_the_address(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    prepare(workspace)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert "RAY_ADDRESS is 127.0.0.1:1" in error_of(main)
+    assert not ENCODED.exists()
