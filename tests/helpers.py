@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from fakes.fork_server import make_python
+from fakes.fork_server import make_dvc, make_python
 from hypothesis import strategies as st
 
 from stages.common.errors import InvalidParamsError, UserError
@@ -141,13 +141,16 @@ def dvc(
     """Run real DVC in a workspace, with this test's Python first on the path; its output, both streams.
 
     Args:
-        fork: run the stages as forks of a process that has imported their libraries. By default, if env is not given.
+        fork: run DVC and the stages as forks of processes that have imported their libraries. By default, if env is not
+            given.
     """
     fork = env is None if fork is None else fork
     env = dict(env or os.environ) | {"COLUMNS": "400"}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     if fork:
-        env["PATH"] = f"{make_python(Path(tempfile.gettempdir(), f'python-{os.getpid()}'))}{os.pathsep}{env['PATH']}"
+        top = Path(tempfile.gettempdir(), f"programs-{os.getpid()}")
+        folders = (make_dvc(top / "dvc"), make_python(top / "python"))
+        env["PATH"] = os.pathsep.join([*map(str, folders), env["PATH"]])
     done = subprocess.run(["dvc", *arguments], cwd=folder, env=env, text=True, capture_output=True)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

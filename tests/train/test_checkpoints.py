@@ -47,7 +47,7 @@ main()
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     """Start Python as a fork that has imported the libraries."""
-    python = make_python(Path(tempfile.gettempdir(), f"python-{os.getpid()}")) / "python"
+    python = make_python(Path(tempfile.gettempdir(), f"programs-{os.getpid()}", "python")) / "python"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([python, *arguments], text=True, **pipes)  # type: ignore[call-overload]
 
