@@ -101,6 +101,8 @@ def _environment(clone: Path) -> dict[str, str]:
     environment = dict(os.environ)
     # The stages of another folder would run.
     environment.pop("PYTHONSAFEPATH", None)
+    # With it, resample_encode would wait for CPUs that this task holds.
+    environment.pop("RAY_ADDRESS", None)
     # DVC keeps a folder for each project, which nothing would remove.
     environment["DVC_SITE_CACHE_DIR"] = str(clone.parent / "site")
     environment["GIT_TERMINAL_PROMPT"] = "0"
