@@ -57,7 +57,7 @@ def reproduce(stages: tuple[str, ...], *, upstream: bool) -> bool:
             has_remote = bool(repo.config["core"].get("remote"))
     except DvcException as error:
         raise explain(error) from None
-    if _git("status", "--porcelain", "--untracked-files=no"):
+    if _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no"):
         print("note: only the last commit is run again, not your uncommitted changes")
     # Beside DVC's cache, so that files can be links to it.
     with tempfile.TemporaryDirectory(prefix="reproduce-", dir=folder, ignore_cleanup_errors=True) as temporary:
