@@ -36,6 +36,7 @@ from tools.differences import (
     compare_predictions,
     find_other_inputs,
     find_other_outputs,
+    is_equal,
     locked_outputs,
 )
 from tools.verify import explain
@@ -59,6 +60,7 @@ def reproduce(stages: tuple[str, ...], *, upstream: bool) -> bool:
         raise explain(error) from None
     if _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no"):
         print("note: only the last commit is run again, not your uncommitted changes")
+    folder.mkdir(exist_ok=True)
     # Beside DVC's cache, so that files can be links to it.
     with tempfile.TemporaryDirectory(prefix="reproduce-", dir=folder, ignore_cleanup_errors=True) as temporary:
         print(f"copying commit {_git('rev-parse', '--short', 'HEAD')}", flush=True)
@@ -92,8 +94,7 @@ def _report(differences: list[Difference], before: Path, copy: Path, rerun: tupl
     ordered = sorted(differences, key=lambda difference: difference.place)
     changed = compare_predictions(before / PREDICTIONS, copy / PREDICTIONS)
     print()
-    same_data = not any(difference.before_encoding for difference in ordered)
-    equal = same_data and changed is not None and not changed.labels and changed.probability <= TOLERANCE
+    equal = is_equal(ordered, changed)
     if not ordered:
         print("identical: all outputs have the bytes that dvc.lock lists")
     elif equal:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.common.paths import ENVIRONMENT, FINETUNED, PREDICTIONS
 from tools import reproduce
-from tools.differences import Difference, compare_environments, compare_weights, find_other_inputs
+from tools.differences import Changes, Difference, compare_environments, compare_weights, find_other_inputs, is_equal
 
 
 @pytest.fixture
@@ -52,39 +52,31 @@ def test_same_result_is_identical_and_changes_no_file(copied: Path, check: Calla
 
 
 @pytest.mark.slow
-def test_changed_weight_is_measured(copied: Path, check: Callable[..., str]) -> None:
+def test_changed_weight_is_the_first_difference(copied: Path, check: Callable[..., str]) -> None:
     file = FINETUNED / "model.safetensors"
     weights = load_file(file)
     weights["classifier.bias"][0] += 9.0
     file.unlink()  # it may be a link to the cache
     save_file(weights, file, metadata={"format": "pt"})
-    commit(copied)
-    status, result, *lines = check().splitlines()
-    assert (status, result) == (
-        "exit status 0",
-        "equal within the tolerance: the same predictions, and no probability differs by more than 0.001",
-    )
-    assert lines[0].startswith(
-        "  models/finetuned: 1 of 4 files differ, first model.safetensors; largest difference of a weight: 9"
-    )
-
-
-@pytest.mark.slow
-def test_other_predictions_are_counted(copied: Path, check: Callable[..., str]) -> None:
     table = pd.read_csv(PREDICTIONS)
     table.loc[0, "prediction"] = "rock" if table.loc[0, "prediction"] != "rock" else "blues"
     table.loc[1, "pop"] += 0.25
-    PREDICTIONS.unlink()
     table.to_csv(PREDICTIONS, index=False)
     entries = json.loads(ENVIRONMENT.read_text())
     entries["evaluate"] |= {"threads": 96, "libraries": entries["evaluate"]["libraries"] | {"torch": "1.0"}}
     ENVIRONMENT.write_text(json.dumps(entries))
     commit(copied)
-    result = check("--evaluate")
-    assert result.startswith("exit status 1\ndifferent, first in: metrics\n  metrics/predictions.csv: differs\n")
-    assert "test clips with another prediction: 1 of 10\n" in result
-    assert "largest difference of a probability: 0.25\n" in result
-    assert "threads was 96, here 1; torch was 1.0, here 2" in result
+    status, result, first, second, *others = check().splitlines()
+    assert (status, result) == ("exit status 1", "different, first in: weights")
+    size = "1 of 4 files differ, first model.safetensors; largest difference of a weight: 9"
+    assert first == f"  models/finetuned: {size}"
+    assert second == "  metrics/predictions.csv: differs"
+    assert others[:2] == [
+        "  test clips with another prediction: 1 of 10",
+        "  largest difference of a probability: 0.25",
+    ]
+    assert "  metrics/environment.json: the entry of train describes another run than that of dvc.lock" in others
+    assert others[-1].startswith("  evaluate: threads was 96, here 1; torch was 1.0, here 2")
 
 
 @pytest.mark.slow
@@ -102,8 +94,6 @@ def test_changed_clip_is_the_first_difference(copied: Path, check: Callable[...,
 
 
 def test_unfinished_commit_is_named(workspace: Path) -> None:
-    git(workspace, "rm", "-q", "--cached", "params.yaml")
-    dvc(workspace, "init", "--quiet", "--force")
     error = user_error(lambda: reproduce.reproduce(("evaluate",), upstream=False))
     assert str(error).startswith("dvc.lock: the last commit has no finished run; run dvc repro")
 
@@ -125,6 +115,22 @@ def test_outputs_are_in_the_order_of_the_graph() -> None:
     assert [difference.kind for difference in ordered] == [
         *("data", "base model", "encoding", "weights", "metrics", "other")
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "equal"),
+    [
+        ("metrics/predictions.csv", Changes(0.001, 0, 9), True),
+        ("models/finetuned", Changes(0.001, 0, 9), True),
+        ("metrics/predictions.csv", Changes(0.0011, 0, 9), False),
+        ("metrics/predictions.csv", Changes(float("nan"), 0, 9), False),
+        ("metrics/predictions.csv", Changes(0.0, 1, 9), False),
+        ("metrics/predictions.csv", None, False),
+        ("data/raw", Changes(0.0, 0, 9), False),
+    ],
+)
+def test_tolerance(path: str, changes: Changes | None, equal: bool) -> None:
+    assert is_equal([Difference(Path(path), "differs")], changes) == equal
 
 
 def test_weights_of_other_shapes_are_not_compared(tmp_path: Path) -> None:
