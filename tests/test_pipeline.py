@@ -105,7 +105,7 @@ EVERYWHERE = {
 
 
 def changed_files(folder: Path) -> str:
-    """Return what git status lists, but not metrics/environment.json, which is about the last run, not a restored one."""
+    """Return what git status lists, but not metrics/environment.json: it is about the last run, not a restored one."""
     return git(folder, "status", "--porcelain", "--", ".", ":!metrics/environment.json")
 
 

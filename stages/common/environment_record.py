@@ -37,10 +37,12 @@ def record_environment(stage: str, seconds: float) -> None:
         stage: name in dvc.yaml, e.g. `download@model`.
         seconds: that the stage took.
     """
-    outputs = list_outputs(stage)
-    if stage == "check" or not outputs:  # the output of check is constant
+    if stage == "check":  # its output is constant
         return
     try:
+        outputs = list_outputs(stage)
+        if not outputs:
+            return
         hashes = {output.as_posix(): hash_output(output) for output in sorted(outputs)}
         entries = read_entries(ENVIRONMENT)
         if entries.get(stage, {}).get("outputs") == hashes:
