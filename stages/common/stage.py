@@ -45,7 +45,7 @@ def run_stage(main: Callable[..., Callable[[], None] | None], targets: tuple[str
         if last_step:
             with unchanged_inputs():
                 last_step()
-        if not restored:  # of another run, whose seconds are not known
+        if not restored:  # outputs of an earlier run, whose seconds are not known
             entry = os.environ.get("DVC_STAGE", "").rpartition(":")[2] or _name_entry(name, arguments)
             record_environment(entry, time.perf_counter() - started)
 

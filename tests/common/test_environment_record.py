@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import dvc, set_params
+from helpers import ROOT, dvc, set_params
 
 from stages.common.environment_record import record_environment
 from stages.common.paths import ENVIRONMENT
+from stages.common.stage import _name_entry
 
 
 @pytest.fixture
@@ -67,6 +68,17 @@ def test_place_that_cannot_be_written_gives_a_warning(project: Path, capsys: pyt
     record_environment("fit", 2)
     assert "was not written: Is a directory" in capsys.readouterr().err
     assert os.listdir("metrics") == [ENVIRONMENT.name]  # noqa: PTH208
+
+
+def test_scripts_that_run_without_dvc_have_the_names_of_dvc_yaml() -> None:
+    names = set()
+    for name, entry in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        for key in entry.get("foreach", {"": None}):
+            command = entry.get("do", entry)["cmd"].replace("${key}", key)
+            module, *arguments = command.removeprefix("python -m ").split()
+            assert _name_entry(module, arguments) == (f"{name}@{key}" if key else name)
+            names.add(name)
+    assert len(names) == 8
 
 
 @pytest.mark.slow
