@@ -6,10 +6,13 @@ IN_VENV := PYTHONDONTWRITEBYTECODE= PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # Two processes, because many tests wait for other processes. torch's threads must not spin while they wait for a core.
 PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive pytest -n 2
 
-.PHONY: repro test test-fast coverage lint presets bench setup help
+.PHONY: repro verify test test-fast coverage lint presets bench setup help
 
 repro: $(VENV)/.installed  ## run the stages whose inputs changed
 	$(IN_VENV) sh -c 'python -m stages.check && dvc repro'
+
+verify: $(VENV)/.installed  ## train and evaluate the last commit again, in a copy: the same result?
+	$(IN_VENV) python -m tools.reproduce
 
 test: lint  ## run the linters and the tests
 	$(PYTEST)

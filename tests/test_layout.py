@@ -17,8 +17,8 @@ MODULES = sorted(path for path in (ROOT / "stages").rglob("*.py") if path.name !
 # The modules that a stage of dvc.yaml runs. To check params.yaml, stages/download/params.py also imports the schemas of
 # the other half, and common/params.py those of all stages. They only decide whether the file is accepted; no output
 # depends on them, so they are no dependencies. The same holds for the modules that check and describe params.yaml,
-# check that inputs do not change, rename outputs, and handle signals and errors of the system.
-NAMES = ("inputs", "interrupts", "outputs", "params_check", "params_help", "system_errors")
+# check that inputs do not change, rename outputs, record the environment, and handle signals and errors of the system.
+NAMES = ("environment_record", "inputs", "interrupts", "outputs", "params_check", "params_help", "system_errors")
 NO_OUTPUT = {ROOT / f"stages/common/{name}.py" for name in NAMES}
 ENTRIES = {
     "check": ["stages/check"],

@@ -60,9 +60,9 @@ def find_entry(stage: str) -> dict[str, Any]:
     return _read_entries().get(stage, {})
 
 
-def list_outputs() -> list[Path]:
-    """Return the paths of the outputs of all stages in dvc.yaml."""
-    return [output for entry in _read_entries().values() for output in _outputs(entry)]
+def list_outputs(stage: str | None = None) -> list[Path]:
+    """Return the paths of the outputs of all stages in dvc.yaml, or of one."""
+    return [output for name, entry in _read_entries().items() if stage in (None, name) for output in _outputs(entry)]
 
 
 def _read_entries() -> dict[str, Any]:

@@ -27,6 +27,7 @@ METRICS = Path("metrics/metrics.json")
 PREDICTIONS = Path("metrics/predictions.csv")
 FIGURE = Path("metrics/result.png")
 REPORT = Path("metrics/report.html")
+ENVIRONMENT = Path("metrics/environment.json")
 
 PUBLISHED = Path("models/published")
 

@@ -2,9 +2,12 @@
 
 import argparse
 import io
+import os
 import sys
+import time
 from collections.abc import Callable
 
+from stages.common.environment_record import record_environment
 from stages.common.errors import UserError
 from stages.common.inputs import unchanged_inputs
 from stages.common.outputs import clean_up
@@ -33,15 +36,25 @@ def run_stage(main: Callable[..., Callable[[], None] | None], targets: tuple[str
     arguments = _read_command_line(name, module.__doc__ or "", stage, targets)
 
     def check_and_run() -> None:
+        started = time.perf_counter()
         clean_up()
         with unchanged_inputs() as restore_outputs:
             check_params(stage, *arguments)
-            last_step = None if restore_outputs() else main(*arguments)
+            restored = restore_outputs()
+            last_step = None if restored else main(*arguments)
         if last_step:
             with unchanged_inputs():
                 last_step()
+        if not restored:  # outputs of an earlier run, whose seconds are not known
+            entry = os.environ.get("DVC_STAGE", "").rpartition(":")[2] or _name_entry(name, arguments)
+            record_environment(entry, time.perf_counter() - started)
 
     run_command(check_and_run)
+
+
+def _name_entry(module: str, arguments: list[str]) -> str:
+    """Return the name in dvc.yaml of a stage script, e.g. `evaluate_baselines` of `stages.evaluate.baselines`."""
+    return "@".join(["_".join(module.split(".")[1:]), *arguments])
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from stages.common.errors import UserError
 from stages.common.stage import run_command
 
 STAGES = ["check", "download", "split", "resample_encode", "train", "evaluate", "evaluate.baselines", "publish"]
-TOOLS = ["compare", "crossval", "presets", "push", "verify"]
+TOOLS = ["compare", "crossval", "presets", "push", "reproduce", "verify"]
 COMMANDS = [*(f"stages.{name}" for name in STAGES), *(f"tools.{name}" for name in TOOLS)]
 
 
