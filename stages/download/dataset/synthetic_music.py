@@ -300,12 +300,16 @@ def play_note(voice: Voice, pitch: int, seconds: float) -> np.ndarray:
     """One note at MIDI `pitch`: float64 (seconds * SAMPLING_RATE,)."""
     hz = 440 * 2 ** ((pitch - 69) / 12)
     t = np.arange(int(seconds * SAMPLING_RATE)) / SAMPLING_RATE
-    wobble = voice.vibrato / (2 * np.pi * 5.5) * np.sin(2 * np.pi * 5.5 * t)
-    index = (TABLE * hz * (t + wobble)).astype(np.int64) % TABLE
-    bright, dull = wavetable(voice, hz, 0.0)[index], wavetable(voice, hz, 1.0)[index]
-    shine = np.exp(-t / voice.shine)
-    ends = np.minimum(1, t / voice.attack) * np.minimum(1, (seconds - t) / 0.01)  # no clicks
-    return (dull + shine * (bright - dull)) * np.exp(-t / voice.decay) * ends
+    wobble = voice.vibrato / (2 * np.pi * 5.5) * np.sin(2 * np.pi * 5.5 * t) if voice.vibrato else 0.0
+    index = (TABLE * hz * (t + wobble)).astype(np.int64) & (TABLE - 1)
+    bright, dull = (wavetable(voice, hz, dullness).take(index) for dullness in (0.0, 1.0))
+    sound = (dull + np.exp(-t / voice.shine) * (bright - dull)) * np.exp(-t / voice.decay)
+    # Short fades at both ends, so that there are no clicks.
+    first, last = np.searchsorted(t, [voice.attack, seconds - 0.01], side="right")
+    ends = np.ones(len(t))
+    ends[:first] = t[:first] / voice.attack
+    ends[last:] *= (seconds - t[last:]) / 0.01
+    return sound * ends
 
 
 def wavetable(voice: Voice, hz: float, dullness: float) -> np.ndarray:
