@@ -11,6 +11,8 @@ import stages
 from stages.common.errors import UserError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ray would print a paragraph for each lost worker; the stage says it in one line.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed")
 
 try:
     import ray

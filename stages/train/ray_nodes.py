@@ -99,7 +99,7 @@ def run(function: Callable[..., T], arguments: tuple[Any, ...], workers: int, ad
             if number := interrupts.find_request():
                 interrupts.end(number, "a checkpoint was saved. Run dvc repro to go on from it")
             raise_reported(folder)
-            raise UserError(f"a worker of the Ray cluster was lost: {_shorten(error)}; {GO_ON}") from None
+            raise UserError(f"a process on the Ray cluster ended: {_shorten(error)}; {GO_ON}") from None
 
 
 def _choose_resources(workers: int, threads: int | None) -> ScalingConfig:
@@ -109,9 +109,9 @@ def _choose_resources(workers: int, threads: int | None) -> ScalingConfig:
 
 
 def _shorten(error: BaseException) -> str:
-    """Return the line of Ray's message that says most: the last one."""
+    """Return the part of Ray's message that says most: the first sentence of the last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return printable(lines[-1], MAX_REASON) if lines else type(error).__name__
+    return printable(lines[-1].partition(". ")[0], MAX_REASON) if lines else type(error).__name__
 
 
 def _list_nodes() -> list[dict[str, Any]]:
