@@ -13,6 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from stages.common.ray_cluster import connected  # before ray
+
+# isort: split
 import numpy as np
 import ray
 from datasets import Features
@@ -21,7 +24,6 @@ from tqdm import tqdm
 
 from stages.common.errors import UserError, reading
 from stages.common.paths import BASE, RAW
-from stages.common.ray_cluster import connected
 from stages.resample_encode.encoder import ClipRow, Encoder
 from stages.resample_encode.params import ResampleEncodeParams
 

@@ -15,17 +15,13 @@ from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redire
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-# Imports neither torch nor `ranks`: in a worker, `mark_rank` comes before them.
+# Neither torch nor `ranks`: in a worker, `mark_rank` comes before them.
 from stages.common import interrupts
 from stages.common.environment import mark_rank
 from stages.common.errors import MAX_REASON, UserError, printable
-from stages.common.ray_cluster import connected
+from stages.common.ray_cluster import connected  # before ray
 
 # isort: split
-# Ray's print would write to its log only. The second is how long to wait for free CPUs or GPUs.
-os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
-
 import ray
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -38,6 +34,12 @@ TEMPORARY = Path(".dvc/tmp")  # DVC's folder for such files; git ignores it
 STREAMS = ("stdout", "stderr")
 STOP = "stop"  # file that asks the workers to save a checkpoint and end
 POLL_SECONDS = 0.5
+# Variables RAY_TRAIN_*, unless the user set them.
+SETTINGS = {
+    "ENABLE_PRINT_PATCH": "0",  # it would write to Ray's log only
+    "ENABLE_PREEMPTION_WATCHER": "0",  # a process that is of use only if Ray starts workers again
+    "WORKER_GROUP_START_TIMEOUT_S": "600",  # waits for free CPUs or GPUs
+}
 GO_ON = "run dvc repro to go on from the last checkpoint"
 
 
@@ -75,6 +77,8 @@ def run(function: Callable[..., T], arguments: tuple[Any, ...], workers: int, ad
     """
     from stages.train.ranks import raise_reported
 
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(f"RAY_TRAIN_{name}", value)
     with connected(address), _shared_folder() as folder, interrupts.defer_signals((folder / STOP).touch):
         trainer = TorchTrainer(
             _run_worker,

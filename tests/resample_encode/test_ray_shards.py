@@ -64,7 +64,7 @@ def test_error_of_a_task_names_the_clip(
 
 
 def test_nothing_imports_ray_without_an_address() -> None:
-    modules = "stages.resample_encode.__main__, stages.resample_encode.encoder"
+    modules = "stages.resample_encode.encoder, stages.train.ranks, stages.train.training"
     code = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
