@@ -42,8 +42,13 @@ _visible = os.environ.get(GPUS)
 
 
 def is_rank() -> bool:
-    """Return whether this process is one of several that a stage started, see `use_all_gpus`."""
+    """Return whether this process is one of several that a stage started, see `use_all_gpus` and `mark_rank`."""
     return os.environ.get(LAUNCHER) == str(os.getppid())
+
+
+def mark_rank() -> None:
+    """Make `is_rank` true, in a process that a cluster started for a stage. It keeps the launcher's variables."""
+    os.environ[LAUNCHER] = str(os.getppid())
 
 
 def use_first_gpu() -> None:

@@ -106,11 +106,16 @@ def find_request() -> int:
     return _requests[0] if _requests else 0
 
 
+def request(number: int) -> None:
+    """Ask this process to save a checkpoint and end, as a signal would inside `defer_signals`."""
+    _requests.append(number)
+
+
 def prepare_rank() -> None:
     """Prepare one of several training processes: its parent gets the signals and asks it to end, by `ask_ranks`."""
     for number in _signals:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, lambda number, frame: _requests.append(number))
+    signal.signal(signal.SIGUSR1, lambda number, frame: request(number))
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=[parent], daemon=True).start()

@@ -5,27 +5,23 @@ code. Each task writes them into a temporary folder, encodes there as one machin
 worker or its machine is lost, Ray runs the task again.
 """
 
-import logging
-import os
-import signal
-import socket
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import chdir
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+from stages.common.ray_cluster import connected  # before ray
 
+# isort: split
 import numpy as np
 import ray
 from datasets import Features
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 from tqdm import tqdm
 
-import stages
 from stages.common.errors import UserError, reading
 from stages.common.paths import BASE, RAW
 from stages.resample_encode.encoder import ClipRow, Encoder
@@ -33,7 +29,6 @@ from stages.resample_encode.params import ResampleEncodeParams
 
 MAX_RETRIES = 3  # of a shard whose worker was lost; a clip that ends the process ends each of them
 MORE = 2  # shards in the object store than can run now; a cluster that can grow does so while tasks wait
-CONNECT_SECONDS = 10
 WEIGHTS = {".safetensors", ".bin"}  # of the base model; only a cached part of the model needs them
 Files = dict[str, np.ndarray]  # path inside the project -> bytes, as uint8, which Ray stores without a copy
 
@@ -58,11 +53,14 @@ def write_shards(
         UserError: a clip cannot be encoded, there is no such cluster, or a shard was lost too often.
     """
     silent: set[str] = set()
-    with _connected(address), tqdm(desc="encode", total=len(rows), unit="clip") as bar:
-        for name, (content, quiet) in zip(shards, _run_tasks(columns, rows, shards, params)):
-            content.tofile(folder / name)
-            silent |= quiet
-            bar.update(len(rows[shards[name]]))
+    try:
+        with connected(address), tqdm(desc="encode", total=len(rows), unit="clip") as bar:
+            for name, (content, quiet) in zip(shards, _run_tasks(columns, rows, shards, params)):
+                content.tofile(folder / name)
+                silent |= quiet
+                bar.update(len(rows[shards[name]]))
+    except RayError as error:
+        raise UserError(f"a shard of data/encoded was lost {MAX_RETRIES + 1} times: {error}; see Ray's logs") from None
     return silent
 
 
@@ -109,33 +107,3 @@ def _list_base() -> list[Path]:
 def _read(file: Path) -> np.ndarray:
     with reading(file):
         return np.fromfile(file, np.uint8)
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[None]:
-    """Connect to a cluster, and raise what a task raised as it was."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        _require_server(address)
-        # py_modules: the workers run this version of the stages.
-        modules = {"py_modules": [stages.__path__[0]]}
-        ray.init(address, runtime_env=modules, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, RayError, RuntimeError, ValueError) as error:
-        raise UserError(f"RAY_ADDRESS is {address}: {error}; start a Ray cluster there, or unset it") from None
-    for number, handler in handlers.items():  # Ray replaces that of SIGTERM
-        signal.signal(number, handler)
-    try:
-        yield
-    except RayTaskError as error:
-        raise error.cause from None
-    except RayError as error:
-        raise UserError(f"a shard of data/encoded was lost {MAX_RETRIES + 1} times: {error}; see Ray's logs") from None
-    finally:
-        ray.shutdown()
-
-
-def _require_server(address: str) -> None:
-    """Raise OSError if nothing listens at <host>:<port>. Ray would try for ten minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()

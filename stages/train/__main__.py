@@ -20,7 +20,7 @@ from stages.train.params import WITHOUT_EFFECT, TrainParams
 
 def main() -> None:
     """Train, with smaller batches if memory runs out, and save the model."""
-    from stages.common.device import describe_device, make_deterministic, with_smaller_batches  # before torch
+    from stages.common.device import make_deterministic, with_smaller_batches  # before torch
 
     # isort: split
     import shutil
@@ -34,7 +34,7 @@ def main() -> None:
     encoded, splits = open_encoded_clips(ENCODED), read_table(SPLITS)
     for conflict in params.find_cache_conflicts(encoded.cached_part):
         raise conflict
-    processes = ranks.count_processes(params.processes)
+    launcher = ranks.choose_launcher(params.processes, params.threads)
     make_deterministic(params.seed, params.threads)
 
     def train(micro_batch: int) -> dict[str, float]:
@@ -43,10 +43,10 @@ def main() -> None:
             print(f"gradient accumulation steps: {steps}", flush=True)
         for leftover in (folder, metrics, runs):
             shutil.rmtree(leftover, ignore_errors=True)
-        run = checkpoints.describe_run(micro_batch, processes, describe_device())
+        run = checkpoints.describe_run(micro_batch, launcher.processes, launcher.device)
         with checkpoints.open_run(run) as kept:
             folders = training.Folders(folder, metrics, runs, kept)
-            return ranks.run(training.train_model, (params, micro_batch, folders), processes)
+            return launcher.run(training.train_model, (params, micro_batch, folders))
 
     with atomic_outputs(FINETUNED, EPOCHS, RUNS) as [folder, metrics, runs]:
         fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"

@@ -5,8 +5,9 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -15,12 +16,39 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from stages.common import interrupts
-from stages.common.device import count_gpus
+from stages.common.device import count_gpus, describe_device
 from stages.common.environment import use_all_gpus
 from stages.common.errors import UserError
 
 T = TypeVar("T")
 OUT_OF_MEMORY = "out of memory"
+
+
+class Launcher(NamedTuple):
+    """How to run a function in processes that share each batch.
+
+    run: gets the function and its arguments, and returns what it returns in the first process.
+    """
+
+    run: Callable[[Callable[..., Any], tuple[Any, ...]], Any]
+    processes: int
+    device: str
+
+
+def choose_launcher(wanted: int | Literal["auto"], threads: int | None) -> Launcher:
+    """Choose a Ray cluster if RAY_ADDRESS is set, unless its processes are one or none, and else this machine.
+
+    Raises:
+        UserError: there are fewer GPUs or CPUs, or there is no such cluster.
+    """
+    if (address := os.environ.get("RAY_ADDRESS")) and wanted != 1:
+        from stages.train import ray_nodes
+
+        workers, device = ray_nodes.count_workers(address, wanted, threads)
+        if workers > 1:
+            return Launcher(partial(ray_nodes.run, workers=workers, address=address, threads=threads), workers, device)
+    processes = count_processes(wanted)
+    return Launcher(partial(run, processes=processes), processes, describe_device())
 
 
 def count_processes(wanted: int | Literal["auto"]) -> int:
@@ -72,7 +100,12 @@ def run(function: Callable[..., T], arguments: tuple[Any, ...], processes: int) 
 
 def _run_rank(function: Callable[..., T], arguments: tuple[Any, ...], logs: str) -> T:
     interrupts.prepare_rank()
-    report = Path(logs, f"error-{os.environ['RANK']}.json")
+    return report_errors(function, arguments, Path(logs))
+
+
+def report_errors(function: Callable[..., T], arguments: tuple[Any, ...], folder: Path) -> T:
+    """Call the function in one of the processes. Write its UserError or lack of memory for `raise_reported`."""
+    report = folder / f"error-{os.environ['RANK']}.json"
     try:
         return function(*arguments)
     except UserError as error:
@@ -84,12 +117,22 @@ def _run_rank(function: Callable[..., T], arguments: tuple[Any, ...], logs: str)
         raise
 
 
-def _raise_cause(logs: Path, error: ChildFailedError) -> NoReturn:
-    reports = [json.loads(file.read_text()) for file in sorted(logs.glob("error-*.json"))]
+def raise_reported(folder: Path) -> None:
+    """Raise what a process reported in this folder, if any did.
+
+    Raises:
+        UserError: a process raised it.
+        RuntimeError: a process ran out of memory.
+    """
+    reports = [json.loads(file.read_text()) for file in sorted(folder.glob("error-*.json"))]
     if reports and reports[0]["message"] == OUT_OF_MEMORY:
         raise torch.OutOfMemoryError(OUT_OF_MEMORY)
     if reports:
         raise UserError(**reports[0])
+
+
+def _raise_cause(logs: Path, error: ChildFailedError) -> NoReturn:
+    raise_reported(logs)
     rank, failure = error.get_first_failure()
     end = failure.signal_name() if failure.exitcode < 0 else f"exit status {failure.exitcode}"
     # The message of an exception is the last line that tells more than the signal.

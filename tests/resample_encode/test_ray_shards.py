@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,6 @@ from resample_encode.test_resample_encode import prepare, rewrite_clip
 
 from stages.common.paths import ENCODED, RAW
 from stages.resample_encode.__main__ import main
-
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """Two nodes of one CPU each; their address."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    nodes.add_node(num_cpus=1)
-    yield nodes.address
-    nodes.shutdown()
 
 
 @pytest.fixture
@@ -57,9 +42,9 @@ killed: list[int] = []
 
 @pytest.mark.slow
 def test_same_bytes_if_a_worker_is_lost(
-    three_shards: dict[str, str], cluster: str, monkeypatch: pytest.MonkeyPatch
+    three_shards: dict[str, str], ray_cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
     killer = threading.Thread(target=kill_first_worker, daemon=True)
     killer.start()
     main()
@@ -69,17 +54,17 @@ def test_same_bytes_if_a_worker_is_lost(
 
 @pytest.mark.slow
 def test_error_of_a_task_names_the_clip(
-    three_shards: dict[str, str], cluster: str, monkeypatch: pytest.MonkeyPatch
+    three_shards: dict[str, str], ray_cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = RAW / "audio/c/c.00001.wav"
     rewrite_clip(file, np.full(20, 0.1))
-    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
     assert error_of(main).startswith(f"error: {file}: 15 samples at 16000 Hz")
     assert digests(ENCODED) == three_shards
 
 
 def test_nothing_imports_ray_without_an_address() -> None:
-    modules = "stages.resample_encode.__main__, stages.resample_encode.encoder"
+    modules = "stages.resample_encode.encoder, stages.train.ranks, stages.train.training"
     code = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
