@@ -47,13 +47,13 @@ def test_label_names_set_in_config(finished: Path) -> None:
 @pytest.mark.parametrize(
     "leftover",
     [
-        {"problem_type": "multi_label_classification"},
-        {"problem_type": "regression"},
-        {"return_dict": False},
-        {"output_hidden_states": True, "output_attentions": True},
-        {"task_specific_params": {"audio-classification": {"problem_type": "regression"}}},
-        {"id2label": {"0": "only"}, "label2id": {"only": 0}},
-        {"dtype": "float16"},
+        {"problem_type": "multi_label_classification", "output_hidden_states": True, "output_attentions": True},
+        {"problem_type": "regression", "return_dict": False, "dtype": "float16"},
+        {
+            "task_specific_params": {"audio-classification": {"problem_type": "regression"}},
+            "id2label": {"0": "only"},
+            "label2id": {"only": 0},
+        },
     ],
     ids=lambda leftover: next(iter(leftover)),
 )
