@@ -21,12 +21,12 @@ from stages.common.errors import UserError, printable
 from stages.common.extensions import EXTENSIONS, UNDECODABLE
 from stages.common.paths import PUBLISHED
 from stages.common.stage import command_parser, run_command
-from tools.classify_formats import Layout
-from tools.classify_output import FORMATS, choose_format, open_output
+from tools.classify.formats import Layout
+from tools.classify.output import FORMATS, choose_format, open_output
 
 if TYPE_CHECKING:  # import torch
-    from tools.classify_audio import Windows
-    from tools.classify_model import Classifier
+    from tools.classify.audio import Windows
+    from tools.classify.model import Classifier
 
 
 def list_recordings(paths: list[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -72,7 +72,7 @@ def plan_windows(classifier: "Classifier", window: float | None, hop: float | No
         UserError: a window is longer than the clips of the training, or too short for the model, or the hop is longer
             than the window.
     """
-    from tools.classify_audio import Windows
+    from tools.classify.audio import Windows
 
     rate, most = classifier.extractor.sampling_rate, classifier.max_seconds
     seconds = most if window is None else window
@@ -144,9 +144,11 @@ def classify_files(options: Namespace, names: dict[str, str]) -> dict[str, str]:
     import torch
     from transformers.utils import logging
 
-    from tools.classify_model import classify, find_folder, load_model
+    from tools.classify.batches import classify
+    from tools.classify.model import find_folder, load_model
 
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     if options.threads:
         torch.set_num_threads(options.threads)
     classifier = load_model(find_folder(options.model), options.precision)

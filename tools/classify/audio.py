@@ -158,5 +158,5 @@ def _require_success(process: "subprocess.Popen[bytes]", messages: IO[bytes]) ->
     """Raise AudioError if FFmpeg ended with an error."""
     if process.wait():
         messages.seek(0)
-        lines = messages.read().decode("utf-8", "replace").split("\n")
-        raise AudioError(f"FFmpeg cannot decode it: {next((line for line in reversed(lines) if line.strip()), '')}")
+        lines = [line for line in messages.read().decode("utf-8", "replace").split("\n") if line.strip()]
+        raise AudioError(f"FFmpeg cannot decode it: {lines[0] if lines else 'no reason given'}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from stages.common.errors import UserError
-from tools.classify_formats import (
+from tools.classify.formats import (
     Layout,
     Row,
     as_lines,
@@ -24,7 +24,7 @@ from tools.classify_formats import (
 )
 
 if TYPE_CHECKING:  # imports torch
-    from tools.classify_model import Recording
+    from tools.classify.batches import Recording
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "json", ".ndjson": "json"}
 FORMATS = ("table", "csv", "parquet", "json", "audacity", "raven")

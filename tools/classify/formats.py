@@ -14,7 +14,7 @@ from stages.common.names import show
 from stages.common.tables import quote_formula, unquote_formula
 
 if TYPE_CHECKING:  # imports torch
-    from tools.classify_model import Recording
+    from tools.classify.batches import Recording
 
 RAVEN = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)")
 Row = dict[str, Any]
@@ -42,20 +42,20 @@ class Layout(NamedTuple):
             return ["file", "seconds", *best]
         return ["file", "seconds", "start", "end", *best, "file_label", "file_probability"]
 
-    def rank(self, probabilities: np.ndarray, top: int) -> list[tuple[str, float]]:
+    def rank(self, probabilities: np.ndarray) -> list[tuple[str, float]]:
         """Return the most probable labels, with their probabilities."""
-        return [(self.labels[i], round(float(probabilities[i]), 6)) for i in np.argsort(-probabilities)[:top]]
+        order = np.argsort(-probabilities, kind="stable")[: self.top]
+        return [(self.labels[i], round(float(probabilities[i]), 6)) for i in order]
 
     def rows(self, recording: "Recording") -> list[Row]:
         """Return the rows of a recording. The last one ends at its `seconds`, so a cut-off result can be noticed."""
         seconds = round(recording.times[-1][1], 3)
-        answer = self.rank(recording.mean, self.top)
+        answer = self.rank(recording.mean)
         rows: list[list[Any]] = [[recording.file, seconds, *chain(*answer)]]
         if self.windows:
             rows = [
-                [recording.file, seconds, round(start, 3), round(end, 3)]
-                + [*chain(*self.rank(probabilities, self.top)), *answer[0]]
-                for (start, end), probabilities in zip(recording.times, recording.probabilities)
+                [recording.file, seconds, round(start, 3), round(end, 3), *chain(*best), *answer[0]]
+                for (start, end), best in zip(recording.times, map(self.rank, recording.probabilities))
             ]
         return [dict(zip(self.columns, row)) for row in rows]
 
@@ -63,7 +63,7 @@ class Layout(NamedTuple):
         """Join consecutive windows of one label: start and end in seconds, label, mean probability."""
         joined: list[tuple[float, float, str, list[float]]] = []
         for (start, end), probabilities in zip(recording.times, recording.probabilities):
-            [(label, probability)] = self.rank(probabilities, 1)
+            label, probability = self.rank(probabilities)[0]
             if joined and joined[-1][2] == label:
                 joined[-1] = (joined[-1][0], end, label, [*joined[-1][3], probability])
             else:
@@ -136,7 +136,7 @@ def describe(layout: Layout, recording: "Recording") -> str:
     def percent(pairs: list[tuple[str, float]]) -> str:
         return ", ".join(f"{show(label)} {probability:.1%}" for label, probability in pairs)
 
-    lines = [f"{show(recording.file)}: {percent(layout.rank(recording.mean, layout.top))}"]
+    lines = [f"{show(recording.file)}: {percent(layout.rank(recording.mean))}"]
     if layout.windows:
         lines += [
             f"  {start:9.2f} s to {end:9.2f} s  {percent([(label, probability)])}"
