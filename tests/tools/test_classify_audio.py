@@ -46,8 +46,7 @@ def test_windows_are_those_of_the_complete_recording(
     for stretch in read_stretches(file, windows):
         assert len(stretch.samples) <= windows.clip
         left_out += stretch.left_out
-        for start in stretch.starts:
-            cut.append((stretch.first + start, stretch.samples[start : start + windows.length]))
+        cut += [(stretch.first + start, stretch.samples[start : start + windows.length]) for start in stretch.starts]
     end = windows.clip if windows.clip < len(samples) <= 1.05 * windows.clip else len(samples)
     last = max(0, end - windows.length)
     assert [start for start, _ in cut] == [*range(0, last, windows.hop), last]

@@ -84,7 +84,7 @@ def plan_windows(classifier: "Classifier", window: float | None, hop: float | No
     if not 0 < step <= length:
         raise UserError(f"--hop {hop:g}: choose more than 0 and at most --window, or parts would be left out")
     used = classifier.find_used_seconds(seconds)
-    if used < seconds - 0.1:
+    if used < seconds:
         print(
             f"note: the model uses only the first {used:g} s of each window of {seconds:g} s, as in evaluate; "
             f"--window {used:g} uses all of a recording",

@@ -101,7 +101,9 @@ def parse(file: Path, form: str, layout: Layout) -> tuple[str, list[Row]]:
         complete = text[: text.rfind("\n") + 1]
         if form == "csv":
             head, *lines = list(csv.reader(io.StringIO(complete, newline=""))) or [layout.columns]
-            rows = [dict(zip(head, map(unquote_formula, line))) for line in lines]
+            if lines and len(lines[-1]) < len(head):  # cut off after a line feed in the name of a file
+                del lines[-1]
+            rows = [dict(zip(head, map(unquote_formula, line), strict=True)) for line in lines]
         else:
             rows = [json.loads(line) for line in complete.split("\n")[:-1]]
             head = list(rows[0]) if rows else layout.columns

@@ -1,5 +1,6 @@
 """Load a fine-tuned model, from a folder or the Hub, and classify batches of windows with it."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from stages.common.errors import UserError
 from stages.common.hub_id import read_id
 from stages.common.paths import TRAINING
 from stages.common.tables import read_json
+from stages.download.model.checkpoint_sources import CONFIGS, OLD_WEIGHTS, WEIGHTS
 from stages.resample_encode.features import encode_samples, extract_features, find_min_samples
 from tools.classify.audio import Stretch
 
@@ -83,16 +85,16 @@ class Classifier:
         """Return how much of a clip is in the model's input: AST's feature extractor cuts it at its own length."""
         rate = self.extractor.sampling_rate
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, round(seconds * rate)).astype(np.float32)
-        step = rate // 100
-        if self.takes_samples or len(noise) <= 10 * step:
+        if self.takes_samples:
             return seconds
         complete = extract_features(noise, self.extractor)
-        low, high = 0, len(noise) // step  # in hundredths of a second: the first is not enough, the second is
-        while high - low > 1:
-            middle = (low + high) // 2
-            same = np.array_equal(extract_features(noise[: middle * step], self.extractor), complete)
-            low, high = (low, middle) if same else (middle, high)
-        return min(seconds, high / 100)
+
+        def is_all(samples: int) -> bool:
+            return np.array_equal(extract_features(noise[:samples], self.extractor), complete)
+
+        if len(noise) - rate // 100 <= self.shortest or not is_all(len(noise) - rate // 100):
+            return seconds
+        return bisect_left(range(len(noise)), True, lo=self.shortest, key=is_all) / rate
 
 
 def find_folder(model: str) -> Path:
@@ -108,8 +110,10 @@ def find_folder(model: str) -> Path:
         name = read_id(model)
     except ValueError as error:
         raise UserError(f"--model: neither a folder nor an id on the Hub: {error}") from None
-    patterns = ["config.json", "preprocessor_config.json", TRAINING.name, "*.safetensors*"]
-    return hub.fetch_files("model", name, "main", patterns)[0]
+    snapshot, commit = hub.fetch_files("model", name, "main", [*CONFIGS, TRAINING.name, *WEIGHTS])
+    if not list(snapshot.glob(WEIGHTS[0])):
+        snapshot, _ = hub.fetch_files("model", name, commit, [*CONFIGS, *OLD_WEIGHTS])
+    return snapshot
 
 
 def load_model(folder: Path, precision: str) -> Classifier:
