@@ -11,7 +11,7 @@ import os
 
 import torch
 
-from benchmarks import accuracy, encode, evaluate, growth, pipeline, repetitions, repro, train
+from benchmarks import accuracy, classify, encode, evaluate, growth, pipeline, repetitions, repro, train
 from benchmarks.readme import DEVICES, RESULTS, as_markdown, result_file, write_readme
 from stages.common.tables import write_json
 
@@ -19,6 +19,7 @@ BENCHMARKS = {
     "encode": encode.BENCHMARK,
     "train": train.BENCHMARK,
     "evaluate": evaluate.BENCHMARK,
+    "classify": classify.BENCHMARK,
     "repro": repro.BENCHMARK,
     "growth": growth.BENCHMARK,
     "repetitions": repetitions.BENCHMARK,

@@ -1,0 +1,1 @@
+"""Classify recordings of any length with a fine-tuned model."""
