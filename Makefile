@@ -6,7 +6,7 @@ IN_VENV := PYTHONDONTWRITEBYTECODE= PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # Two processes, because many tests wait for other processes. torch's threads must not spin while they wait for a core.
 PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive pytest -n 2
 
-.PHONY: repro verify test test-fast coverage lint presets bench setup help
+.PHONY: repro verify test test-all test-fast coverage lint presets bench setup help
 
 repro: $(VENV)/.installed  ## run the stages whose inputs changed
 	$(IN_VENV) sh -c 'python -m stages.check && dvc repro'
@@ -15,10 +15,13 @@ verify: $(VENV)/.installed  ## train and evaluate the last commit again, in a co
 	$(IN_VENV) python -m tools.reproduce
 
 test: lint  ## run the linters and the tests
+	$(PYTEST) -m 'not rare'
+
+test-all: lint  ## run the linters and all tests, also those of lost machines
 	$(PYTEST)
 
 test-fast: lint  ## run the linters and the fast tests
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not rare'
 
 coverage: $(VENV)/.installed-test  ## run the tests and measure the share of the code that they run; slower than test
 	$(PYTEST) --cov

@@ -10,8 +10,10 @@ import shutil
 import time
 from pathlib import Path
 
+import filelock
+
 from stages.common.stage import command_parser, run_command
-from stages.train.checkpoints import checkpoints_folder, find_last
+from stages.train.checkpoints import checkpoints_folder, find_last, lock_of
 
 
 def describe(folder: Path) -> str:
@@ -23,15 +25,27 @@ def describe(folder: Path) -> str:
     return f"{folder}: {step}, {size:.0f} MB, {when}"
 
 
+def is_used(folder: Path) -> bool:
+    """Return whether a training that runs uses the folder."""
+    lock = lock_of(folder)
+    try:
+        with lock.acquire(timeout=0):
+            Path(lock.lock_file).unlink(missing_ok=True)
+            return False
+    except filelock.Timeout:
+        return True
+
+
 def main() -> None:
     """Print a line for each training."""
     parser = command_parser("tools.checkpoints", __doc__)
-    parser.add_argument("--clear", action="store_true", help="remove them; not while a training runs")
+    parser.add_argument("--clear", action="store_true", help="remove those that no training uses")
     clear = parser.parse_args().clear
     folders = sorted(folder for folder in checkpoints_folder().glob("*") if folder.is_dir())
     for folder in folders:
-        print(describe(folder) + (": removed" if clear else ""))
-        if clear:
+        used = is_used(folder)
+        print(describe(folder) + (": in use" if used else ": removed" if clear else ""))
+        if clear and not used:
             shutil.rmtree(folder)
     if not folders:
         print("there are no checkpoints of interrupted trainings")

@@ -36,7 +36,7 @@ RANKS = {
 
 
 GPUS = "CUDA_VISIBLE_DEVICES"
-# The process that started several of training; its ID.
+# The ID of the process that started the training processes.
 LAUNCHER = "STAGE_LAUNCHER"
 _visible = os.environ.get(GPUS)
 

@@ -74,9 +74,11 @@ def _read_entries() -> dict[str, Any]:
             if "foreach" not in entry:
                 entries[name] = entry
                 continue
-            for key, item in entry["foreach"].items():
-                values = {"key": key} | {f"item.{field}": value for field, value in item.items()}
-                filled = re.sub(r"\$\{([\w.]+)\}", lambda found: values[found[1]], json.dumps(entry["do"]))  # noqa: B023
+            each = entry["foreach"]
+            for key, item in each.items() if isinstance(each, dict) else zip(each, each):
+                fields = item.items() if isinstance(item, dict) else ()
+                values = {"key": key, "item": item} | {f"item.{field}": value for field, value in fields}
+                filled = re.sub(r"\$\{([\w.]+)\}", lambda found: str(values[found[1]]), json.dumps(entry["do"]))  # noqa: B023
                 entries[f"{name}@{key}"] = json.loads(filled)
     except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError):
         return {}

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+POLL_SECONDS, SECONDS_TO_ASK = 0.5, 2.0
+
 # What to remove: outputs that are being written.
 unfinished: list[Path] = []
 
@@ -111,20 +113,35 @@ def request(number: int) -> None:
     _requests.append(number)
 
 
-def prepare_rank() -> None:
-    """Prepare one of several training processes: its parent gets the signals and asks it to end, by `ask_ranks`."""
+def prepare_rank(stop: Path) -> None:
+    """Prepare one of several training processes: it ends with its parent, which gets the signals.
+
+    Args:
+        stop: a file that the parent makes to ask for a checkpoint.
+    """
     for number in _signals:
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, lambda number, frame: request(number))
+        signal.signal(number, _end_soon if number == signal.SIGTERM else signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    for target, argument in ((_end_with, parent), (await_stop, stop)):
+        threading.Thread(target=target, args=[argument], daemon=True).start()
 
 
-def ask_ranks() -> None:
-    """Ask the training processes that this one started to save a checkpoint and end."""
-    for child in multiprocessing.active_children():
-        os.kill(child.pid or 0, signal.SIGUSR1)
+def _end_soon(number: int, frame: FrameType | None = None) -> None:
+    """End a training process because another one ended, unless it is asked for a checkpoint: both send SIGTERM."""
+
+    def end_unless_asked() -> None:
+        if not _requests:
+            os._exit(1)
+
+    threading.Timer(SECONDS_TO_ASK, end_unless_asked).start()
+
+
+def await_stop(stop: Path) -> None:
+    """Wait for the file that asks for a checkpoint, and note it as a signal."""
+    while not stop.exists():
+        time.sleep(POLL_SECONDS)
+    request(signal.SIGTERM)
 
 
 def prepare_worker() -> None:
@@ -144,7 +161,8 @@ def _end_with(parent: BaseProcess) -> None:
 def _end_with_dvc(dvc: int) -> None:
     while os.getppid() == dvc:
         time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not _requests:  # a cluster ends both; the stage then already saves a checkpoint
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _is_stage(module: object) -> bool:

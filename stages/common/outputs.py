@@ -124,10 +124,11 @@ def _make_durable(partials: list[Path]) -> None:
     paths = [path for partial in partials for path in (partial, *partial.rglob("*"))]
     with ThreadPoolExecutor(16) as pool:  # the disk combines writes that wait at the same time
         for start in range(0, len(paths), 1000):
-            list(pool.map(_sync, paths[start : start + 1000]))
+            list(pool.map(sync_file, paths[start : start + 1000]))
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Write a file or folder to the disk itself, readable for other users."""
     # Some libraries leave files unreadable for other users.
     path.chmod(path.stat().st_mode | 0o044)
     descriptor = os.open(path, os.O_RDONLY)
@@ -141,7 +142,7 @@ def _swap(targets: tuple[Path, ...]) -> None:
     old, note = [_old(target) for target in targets], _note(targets)
     with interrupts.hold_signals():
         note.write_text(json.dumps([str(target) for target in targets]), encoding="utf-8")
-        _sync(note)
+        sync_file(note)
         try:
             for target in targets:
                 if os.path.lexists(target):

@@ -10,7 +10,11 @@ Writes  models/finetuned/: a checkpoint for `pipeline("audio-classification")`, 
 Run     python -m stages.train; to watch, tensorboard --logdir metrics
 """
 
-import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
+from stages.common import interrupts  # first, so that Ctrl-C is handled while the rest is imported
+
+# isort: split
+from pathlib import Path
+
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
 from stages.common.paths import BASE, ENCODED, EPOCHS, FINETUNED, RUNS, SPLITS, TRAINING
@@ -43,11 +47,17 @@ def main() -> None:
             print(f"gradient accumulation steps: {steps}", flush=True)
         for leftover in (folder, metrics, runs):
             shutil.rmtree(leftover, ignore_errors=True)
-        run = checkpoints.describe_run(micro_batch, launcher.processes, launcher.device)
+        precision = training.choose_precision(params.precision)
+        run = checkpoints.describe_run(micro_batch, launcher.processes, launcher.device, precision)
         with checkpoints.open_run(run) as kept:
+            opened.append(kept)
             folders = training.Folders(folder, metrics, runs, kept)
-            return launcher.run(training.train_model, (params, micro_batch, folders))
+            best = launcher.run(training.train_model, (params, micro_batch, folders))
+        if number := interrupts.find_request():  # it came after the last step
+            interrupts.end(number, ranks.GO_ON)
+        return best
 
+    opened: list[Path] = []
     with atomic_outputs(FINETUNED, EPOCHS, RUNS) as [folder, metrics, runs]:
         fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"
         best = with_smaller_batches(train, params.batch_size, "train.batch_size", fix, divide=True)
@@ -56,6 +66,8 @@ def main() -> None:
         used = params.model_dump(exclude=WITHOUT_EFFECT)
         content = {"selected_on": selected_on, "best_epoch": epoch, "train": used, "resample_encode": encoded.settings}
         write_json(folder / TRAINING.name, content)
+    for leftover in opened:
+        shutil.rmtree(leftover, ignore_errors=True)
     print(f"{FINETUNED}: best epoch {epoch}, {selected_on} accuracy {best['eval_accuracy']:.3f}")
 
 

@@ -6,20 +6,22 @@ depends on all that decides its result: params, code, inputs, libraries and devi
 
 import hashlib
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import filelock
 import torch
-import transformers
 from torch.utils._pytree import tree_map_only
 
+from stages.common.errors import UserError
 from stages.common.inputs import find_entry, read_inputs
+from stages.common.outputs import sync_file
 from stages.common.paths import PARAMS
 from stages.train.params import WITHOUT_EFFECT
 
@@ -35,35 +37,39 @@ def checkpoints_folder() -> Path:
     return copies[0].parent / "checkpoints" if copies else here / ".dvc" / "tmp" / "checkpoints"
 
 
-def describe_run(micro_batch: int, processes: int, device: str) -> dict[str, Any]:
+def describe_run(micro_batch: int, processes: int, device: str, precision: str) -> dict[str, Any]:
     """Return what decides the result of a training: values by name. Empty if dvc.yaml does not list the inputs."""
     inputs = read_inputs(find_entry("train"), largest=None)
-    ignored = {f"{PARAMS}: train.{key}" for key in WITHOUT_EFFECT}
+    ignored = {f"{PARAMS}: train.{key}" for key in (*WITHOUT_EFFECT, "eval_batch_size")}
     inputs = {name: value for name, value in inputs.items() if name not in ignored}
-    found = {"torch": torch.__version__, "transformers": transformers.__version__, "device": device}
+    found: dict[str, Any] = {
+        package: metadata.version(package) for package in ("accelerate", "numpy", "torch", "transformers")
+    }
+    found |= {"device": device, "instructions": torch.backends.cpu.get_cpu_capability(), "precision": precision}
     found |= {"threads": torch.get_num_threads(), "micro-batch": micro_batch, "processes": processes}
     return inputs and json.loads(json.dumps(inputs | found, default=str))
 
 
 @contextmanager
 def open_run(run: dict[str, Any]) -> Iterator[Path]:
-    """Yield the folder of a training, whose earlier checkpoints it may have. Remove it if the block succeeds."""
+    """Yield the folder of a training, whose earlier checkpoints it may have. `run`: as `describe_run` returns it."""
+    if not run:  # nothing would tell its checkpoints from those of other trainings
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
     top = checkpoints_folder()
-    name = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
-    folder = top / name
+    folder = top / hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(top / f"{name}.{LOCK}")
+    lock = lock_of(folder)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:  # the same training runs in another folder
-        folder = top / f"{name}-{os.getpid()}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(dir=top, prefix=f"{folder.name}-"))
     try:
         (folder / RUN).write_text(json.dumps(run, indent=2), encoding="utf-8")
-        if find_last(folder) is None and (line := explain_unused(run, folder)):
+        if find_last(folder) is None and (line := explain_unused(run, top)):
             print(line, flush=True)
         yield folder
-        shutil.rmtree(folder)
     finally:
         if find_last(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -72,21 +78,24 @@ def open_run(run: dict[str, Any]) -> Iterator[Path]:
             lock.release()
 
 
-def explain_unused(run: dict[str, Any], folder: Path) -> str | None:
+def lock_of(folder: Path) -> filelock.BaseFileLock:
+    """Return the lock that a training holds while it uses its folder."""
+    return filelock.FileLock(f"{folder}.{LOCK}")
+
+
+def explain_unused(run: dict[str, Any], top: Path) -> str | None:
     """Return a line about the newest checkpoint of another training, if there is one: what differs."""
-    others = [
-        file.parent for file in folder.parent.glob(f"*/{RUN}") if file.parent != folder and find_last(file.parent)
-    ]
-    if not others:
-        return None
-    newest = max(others, key=lambda other: (other / RUN).stat().st_mtime)
     try:
-        before = json.loads((newest / RUN).read_text(encoding="utf-8"))
-    except ValueError:
-        before = {}
-    name = next((name for name in sorted({*run, *before}) if run.get(name) != before.get(name)), "")
-    values = f" ({before.get(name)}, now {run.get(name)})" if name.startswith("params.yaml") else ""
-    name = name.removeprefix("params.yaml: ")
+        files = [file for file in top.glob(f"*/{RUN}") if find_last(file.parent)]
+        newest = max(files, key=lambda file: file.stat().st_mtime)
+        before = json.loads(newest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # there is none, or another process removes it
+        return None
+    name = next((name for name in sorted({*run, *before}) if run.get(name) != before.get(name)), None)
+    if name is None:
+        return None
+    values = f" ({before.get(name)}, now {run.get(name)})" if name.startswith(PARAMS.name) else ""
+    name = name.removeprefix(f"{PARAMS}: ")
     return f"not used: the checkpoint of a training with another {name}{values}; see python -m tools.checkpoints"
 
 
@@ -94,6 +103,12 @@ def find_last(folder: Path) -> Path | None:
     """Return the folder of the last complete checkpoint of a training."""
     complete = [file.parent for file in folder.glob(f"checkpoint-*/{STATE}")]
     return max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
+
+
+def damaged_checkpoint(folder: Path, reason: object) -> UserError:
+    """Return the error for a checkpoint that cannot be loaded."""
+    line = " ".join(str(reason).split())[:300]
+    return UserError(f"the checkpoint is damaged: {line}; remove it: python -m tools.checkpoints --clear", file=folder)
 
 
 def to_cpu(tree: Any) -> Any:
@@ -126,17 +141,23 @@ class Writer:
             tensors: for torch.save, by file name; they must not change any more. texts: by file name.
             keep: names of the other checkpoints to keep; without any, all stay.
         """
-        self.wait()
         self.last = self.pool.submit(self._write, name, tensors, texts, keep)
 
     def _write(self, name: str, tensors: dict[str, Any], texts: dict[str, str], keep: tuple[str, ...]) -> None:
         partial = self.folder / f".{name}.partial"
-        for file, content in tensors.items():
-            torch.save(content, partial / file)
-        for file, text in texts.items():
-            (partial / file).write_text(text, encoding="utf-8")
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        partial.rename(self.folder / name)
+        try:
+            for file, content in tensors.items():
+                torch.save(content, partial / file)
+            for file, text in texts.items():
+                (partial / file).write_text(text, encoding="utf-8")
+            for path in partial.iterdir():
+                sync_file(path)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            partial.rename(self.folder / name)
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
+            shutil.rmtree(partial, ignore_errors=True)
+            reason = " ".join(str(error).split())
+            raise UserError(f"a checkpoint cannot be written: {reason}; free space there", file=self.folder) from error
         for other in self.folder.glob("*-*"):
             if keep and other.name not in (name, *keep):
                 shutil.rmtree(other)
@@ -145,7 +166,7 @@ class Writer:
         """Wait until all is written.
 
         Raises:
-            OSError: a checkpoint cannot be written, e.g. because the disk is full.
+            UserError: a checkpoint cannot be written, e.g. because the disk is full.
         """
         if self.last:
             self.last.result()

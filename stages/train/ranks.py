@@ -4,10 +4,11 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -22,6 +23,8 @@ from stages.common.errors import UserError
 
 T = TypeVar("T")
 OUT_OF_MEMORY = "out of memory"
+STOP = "stop"  # file that asks the processes for a checkpoint
+GO_ON = "run dvc repro to go on from the last checkpoint"
 
 
 class Launcher(NamedTuple):
@@ -77,7 +80,7 @@ def run(function: Callable[..., T], arguments: tuple[Any, ...], processes: int) 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # If a signal ends the stage, Python would warn of semaphores that the system then removes.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    with tempfile.TemporaryDirectory() as logs, use_all_gpus(), interrupts.defer_signals(interrupts.ask_ranks):
+    with _folder_for_reports() as logs, use_all_gpus(), interrupts.defer_signals((logs / STOP).touch):
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -88,19 +91,30 @@ def run(function: Callable[..., T], arguments: tuple[Any, ...], processes: int) 
             local_addr="localhost",
             max_restarts=0,
             signals_to_handle="SIGQUIT",  # the others are handled here
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            logs_specs=DefaultLogsSpecs(log_dir=str(logs)),
         )
         try:
             return elastic_launch(config, _run_rank)(function, arguments, logs)[0]
         except ChildFailedError as error:
+            raise_reported(logs)
             if number := interrupts.find_request():
-                interrupts.end(number, "a checkpoint was saved. Run dvc repro to go on from it")
-            _raise_cause(Path(logs), error)
+                interrupts.end(number, GO_ON)
+            raise _explain(error) from None
 
 
-def _run_rank(function: Callable[..., T], arguments: tuple[Any, ...], logs: str) -> T:
-    interrupts.prepare_rank()
-    return report_errors(function, arguments, Path(logs))
+@contextmanager
+def _folder_for_reports() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:
+        interrupts.unfinished.append(Path(made))
+        try:
+            yield Path(made)
+        finally:
+            interrupts.unfinished.remove(Path(made))
+
+
+def _run_rank(function: Callable[..., T], arguments: tuple[Any, ...], logs: Path) -> T:
+    interrupts.prepare_rank(logs / STOP)
+    return report_errors(function, arguments, logs)
 
 
 def report_errors(function: Callable[..., T], arguments: tuple[Any, ...], folder: Path) -> T:
@@ -131,11 +145,9 @@ def raise_reported(folder: Path) -> None:
         raise UserError(**reports[0])
 
 
-def _raise_cause(logs: Path, error: ChildFailedError) -> NoReturn:
-    raise_reported(logs)
+def _explain(error: ChildFailedError) -> UserError:
     rank, failure = error.get_first_failure()
     end = failure.signal_name() if failure.exitcode < 0 else f"exit status {failure.exitcode}"
-    # The message of an exception is the last line that tells more than the signal.
     reason = failure.message if isinstance(failure.message, str) else failure.message.get("message", "")
     detail = f": {' '.join(reason.split())[-300:]}" if failure.exitcode >= 0 else ""
-    raise UserError(f"process {rank} ended with {end}{detail}; run dvc repro to go on from the last checkpoint")
+    return UserError(f"process {rank} ended with {end}{detail}; {GO_ON}")

@@ -4,11 +4,9 @@ All machines must see the folder of the project at the same path. The code of th
 """
 
 import os
-import signal
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
@@ -100,9 +98,9 @@ def run(function: Callable[..., T], arguments: tuple[Any, ...], workers: int, ad
                 result: T = pool.submit(trainer.fit).result().return_value
                 return result
         except (TrainingFailedError, RayError) as error:
-            if number := interrupts.find_request():
-                interrupts.end(number, "a checkpoint was saved. Run dvc repro to go on from it")
             raise_reported(folder)
+            if number := interrupts.find_request():
+                interrupts.end(number, GO_ON)
             raise UserError(f"a process on the Ray cluster ended: {_shorten(error)}; {GO_ON}") from None
 
 
@@ -183,7 +181,7 @@ def _run_worker(config: dict[str, Any]) -> Any:
     folder = Path(config["folder"])
     with chdir(config["project"]), ExitStack() as stack:
         if os.environ["RANK"] == "0":
-            threading.Thread(target=_await_stop, args=[folder / STOP], daemon=True).start()
+            threading.Thread(target=interrupts.await_stop, args=[folder / STOP], daemon=True).start()
             for name, redirect in zip(STREAMS, (redirect_stdout, redirect_stderr)):
                 file = stack.enter_context((folder / name).open("a", buffering=1, encoding="utf-8"))
                 stack.enter_context(redirect(file))
@@ -191,10 +189,3 @@ def _run_worker(config: dict[str, Any]) -> Any:
 
         function, arguments = ray.cloudpickle.loads(config["call"])
         return report_errors(function, arguments, folder)
-
-
-def _await_stop(file: Path) -> None:
-    """Wait for the file that asks for a checkpoint. One process is enough: they tell each other."""
-    while not file.exists():
-        time.sleep(POLL_SECONDS)
-    interrupts.request(signal.SIGTERM)

@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,12 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 from stages.common import interrupts
 from stages.common.windows import equal_length_batches
 from stages.train.batches import TrainingClips, load_batches
-from stages.train.checkpoints import STATE, WEIGHTS, Writer, to_cpu
+from stages.train.checkpoints import STATE, WEIGHTS, Writer, damaged_checkpoint, to_cpu
 from stages.train.gpu import can_be_captured, capture_training, keep_grouped_convolutions_in_fp32
 from stages.train.loss import POINT, MeanLoss
 
 PROGRESS = "progress.json"
+STEPS_TO_AGREE = 5  # between two steps after which several processes ask each other whether to end
 
 
 class ClipTrainer(Trainer):
@@ -197,21 +201,42 @@ class ClipTrainer(Trainer):
             keep=(best,),
         )
 
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+        found = super()._init_training_state(*args, **kwargs)
+        if self.state.best_global_step:  # by step, because the folder may have another path now
+            best = self.writer.folder / f"best-{self.state.best_global_step}"
+            if not (best / WEIGHTS).is_file():
+                raise damaged_checkpoint(self.writer.folder, f"{best.name} is missing")
+            self.state.best_model_checkpoint = str(best)
+        return found
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        progress = json.loads(Path(resume_from_checkpoint, PROGRESS).read_text(encoding="utf-8"))
+        with self._loading():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            progress = json.loads(Path(resume_from_checkpoint, PROGRESS).read_text(encoding="utf-8"))
         if self.args.process_index == 0:  # the sums are those of all processes
             self.loss.sums = torch.tensor(progress["sums"])
         for callback, counter in zip(self._stopping(), progress["counters"]):
             callback.early_stopping_patience_counter = counter
         self.saved_step = int(Path(resume_from_checkpoint).name.partition("-")[2])
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with self._loading():
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
+            raise damaged_checkpoint(self.writer.folder, error) from None
+
     def _end_if_asked(self) -> None:
         """Save a checkpoint and end, if a signal asked to."""
         number = interrupts.find_request()
         if self.args.world_size > 1:
-            # All processes must end at the same step. They wait for each other there anyway, to log.
-            if self.state.global_step % self.args.logging_steps:
+            # All processes must end at the same step.
+            if self.state.global_step % STEPS_TO_AGREE:
                 return
             numbers = torch.tensor(number, device=self.args.device)
             dist.all_reduce(numbers, dist.ReduceOp.MAX)

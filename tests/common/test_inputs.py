@@ -11,7 +11,7 @@ import pytest
 import yaml
 from helpers import dvc, set_params, user_error
 
-from stages.common.inputs import HASHED_SIZE, unchanged_inputs
+from stages.common.inputs import HASHED_SIZE, find_entry, list_outputs, unchanged_inputs
 
 PIPELINE = {
     "fit": {
@@ -245,3 +245,15 @@ def test_dvc_records_nothing_false(copied: Path) -> None:
     assert "from unrecorded/train/" in dvc(copied, "repro", "train")
     assert "learning_rate: 0.001" in Path("dvc.lock").read_text()
     assert "train" not in dvc(copied, "status", "train")
+
+
+def test_foreach_over_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that a user adds must not hide the others."""
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text(
+        "stages:\n  train: {cmd: a, deps: [x]}\n"
+        "  own: {foreach: [1, b], do: {cmd: 'echo ${item}', outs: ['o/${item}']}}\n"
+    )
+    assert find_entry("train") == {"cmd": "a", "deps": ["x"]}
+    assert find_entry("own@b")["outs"] == ["o/b"]
+    assert list_outputs() == [Path("o/1"), Path("o/b")]

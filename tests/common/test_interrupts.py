@@ -118,3 +118,28 @@ def test_ignored_signals_stay_ignored(workspace: Path) -> None:
         stage.communicate()
     assert stage.returncode == 0
     assert Path("data/raw/clips.csv").exists()
+
+
+@pytest.mark.slow
+def test_cluster_ends_dvc_and_a_training_step(workspace: Path) -> None:
+    """Both get SIGTERM; the step takes seconds, and DVC ends at once."""
+    code = """
+import stages.common.interrupts as interrupts, time
+with interrupts.defer_signals():
+    print("step", flush=True)
+    while not interrupts.find_request():
+        time.sleep(0.1)
+    time.sleep(2)
+    print("saved", flush=True)
+"""
+    Path("stages/step").mkdir()
+    Path("stages/step/__main__.py").write_text(code)
+    command = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'stages.step'])"
+    env = os.environ | {"DVC_STAGE": "train"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(
+        [sys.executable, "-c", command], env=env, text=True, start_new_session=True, **pipes
+    ) as runner:  # type: ignore[call-overload]
+        assert runner.stdout.readline() == "step\n"
+        os.killpg(runner.pid, signal.SIGTERM)
+        assert runner.stdout.readline() == "saved\n"

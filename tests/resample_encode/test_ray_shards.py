@@ -52,6 +52,7 @@ def test_same_bytes_if_a_worker_is_lost(
     assert digests(ENCODED) == three_shards
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_error_of_a_task_names_the_clip(
     three_shards: dict[str, str], ray_cluster: str, monkeypatch: pytest.MonkeyPatch

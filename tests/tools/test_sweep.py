@@ -28,14 +28,15 @@ FOLDS = ["-S", "split.folds=2", "-S", "split.fold=range(2)"]
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def cluster() -> Iterator[dict[str, str]]:
     """Start a Ray cluster of two nodes that run the stages as forks; return the environment for the tools."""
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     forks = make_python(Path(tempfile.gettempdir(), f"programs-{os.getpid()}", "python"))
     path = os.pathsep.join([str(forks), str(Path(sys.executable).parent), os.environ["PATH"]])
     settings = {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "OMP_WAIT_POLICY": "passive"}
-    settings["TMPDIR"] = str(tmp_path_factory.mktemp("nodes"))
-    with pytest.MonkeyPatch.context() as patch:
+    # Not pytest's folder: paths of sockets may have 107 bytes.
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        settings["TMPDIR"] = folder
         for key, value in settings.items():
             patch.setenv(key, value)
         started = cluster_utils.Cluster(
@@ -95,6 +96,7 @@ def test_folds_of_two_seeds(cluster: dict[str, str], copied: Path, run_tool: Run
     assert not list(Path(".dvc/cache").glob(".sweep-*"))
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_interrupt_ends_all_processes(cluster: dict[str, str], copied: Path) -> None:
     command = f"sleep {1_000_000 + os.getpid()}"
@@ -114,6 +116,7 @@ def test_interrupt_ends_all_processes(cluster: dict[str, str], copied: Path) -> 
     assert not list(Path(cluster["TMPDIR"]).glob("sweep-*"))
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_node_that_shares_nothing(cluster: dict[str, str], copied: Path, tmp_path: Path) -> None:
     """It gets the project from a git remote and the data from a DVC remote, and pushes both."""

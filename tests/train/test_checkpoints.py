@@ -12,13 +12,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from fakes.fork_server import make_python
 from filelock import FileLock
-from helpers import digests, set_params
+from helpers import digests, set_params, user_error
 
 from stages.common.paths import EPOCHS, FINETUNED, RUNS
 from stages.train.__main__ import main
-from stages.train.checkpoints import checkpoints_folder, find_last, open_run
+from stages.train.checkpoints import Writer, checkpoints_folder, describe_run, find_last, open_run
 
 CHECKPOINTS = Path(".dvc/tmp/checkpoints")
 # All that draws random numbers, or keeps a state between epochs.
@@ -141,6 +142,46 @@ def test_changed_training_starts_afresh(copied: Path, capsys: pytest.CaptureFixt
     set_params(copied, {"train.learning_rate": 0.003})
     main()
     assert "goes on after step 13" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_moved_or_damaged_checkpoint(expected: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best epoch is older than the checkpoint, and the project has another path when training goes on."""
+    with start("-c", ASK.format(method="training_step", step=35)) as stage:
+        stage.communicate()
+    moved = tmp_path / "moved"
+    Path.cwd().rename(moved)
+    monkeypatch.chdir(moved)
+    optimizer = next(CHECKPOINTS.glob("*/checkpoint-36/optimizer.pt"))
+    content = optimizer.read_bytes()
+    optimizer.write_bytes(content[: len(content) // 2])
+    error = user_error(main)
+    assert "the checkpoint is damaged: " in str(error)
+    assert "python -m tools.checkpoints --clear" in str(error)
+    optimizer.write_bytes(content)
+    main()
+    assert results() == expected
+
+
+def test_checkpoint_on_a_full_disk(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    folder = writer.prepare("checkpoint-1")
+    (folder / "optimizer.pt").symlink_to("/dev/full")
+    writer.write("checkpoint-1", {"optimizer.pt": {"a": torch.zeros(1_000_000)}}, {})
+    error = user_error(writer.wait)
+    assert "a checkpoint cannot be written" in str(error)
+    assert error.file == str(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_inputs_no_checkpoint_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All trainings would share it."""
+    monkeypatch.chdir(tmp_path)
+    assert describe_run(8, 1, "cpu", "fp32") == {}
+    with open_run({}) as folder:
+        assert folder.is_dir()
+        assert CHECKPOINTS.absolute() not in folder.parents
+    assert not folder.exists()
 
 
 def test_copies_of_queued_experiments_share_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
