@@ -27,8 +27,6 @@ def main() -> None:
     from stages.common.device import make_deterministic, with_smaller_batches  # before torch
 
     # isort: split
-    import shutil
-
     from stages.common.encoded_clips import open_encoded_clips
     from stages.common.tables import read_table, write_json
     from stages.train import checkpoints, ranks, training
@@ -45,13 +43,12 @@ def main() -> None:
         if micro_batch < params.batch_size:
             steps = params.gradient_accumulation_steps * params.batch_size // micro_batch
             print(f"gradient accumulation steps: {steps}", flush=True)
-        for leftover in (folder, metrics, runs):
-            shutil.rmtree(leftover, ignore_errors=True)
         precision = training.choose_precision(params.precision)
         run = checkpoints.describe_run(micro_batch, launcher.processes, launcher.device, precision)
         with checkpoints.open_run(run) as kept:
             opened.append(kept)
             folders = training.Folders(folder, metrics, runs, kept)
+            folders.clear()
             best = launcher.run(training.train_model, (params, micro_batch, folders))
         if number := interrupts.find_request():  # it came after the last step
             interrupts.end(number, ranks.GO_ON)
@@ -66,8 +63,7 @@ def main() -> None:
         used = params.model_dump(exclude=WITHOUT_EFFECT)
         content = {"selected_on": selected_on, "best_epoch": epoch, "train": used, "resample_encode": encoded.settings}
         write_json(folder / TRAINING.name, content)
-    for leftover in opened:
-        shutil.rmtree(leftover, ignore_errors=True)
+    checkpoints.remove(opened)
     print(f"{FINETUNED}: best epoch {epoch}, {selected_on} accuracy {best['eval_accuracy']:.3f}")
 
 

@@ -78,6 +78,12 @@ def open_run(run: dict[str, Any]) -> Iterator[Path]:
             lock.release()
 
 
+def remove(folders: list[Path]) -> None:
+    """Remove the folders of a training that is done."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def lock_of(folder: Path) -> filelock.BaseFileLock:
     """Return the lock that a training holds while it uses its folder."""
     return filelock.FileLock(f"{folder}.{LOCK}")

@@ -180,12 +180,10 @@ class ClipTrainer(Trainer):
         self.writer.wait()
         if self.args.should_save:
             self.writer.prepare(name)
-        if self.args.world_size > 1:
-            dist.barrier()
+        self.accelerator.wait_for_everyone()
         self._save_rng_state(str(self.writer.folder / f".{name}.partial"))
         sums = self.loss.read_sums().tolist()
-        if self.args.world_size > 1:
-            dist.barrier()
+        self.accelerator.wait_for_everyone()
         if not self.args.should_save:
             return
         tensors = {WEIGHTS: self.model, "optimizer.pt": self.optimizer, "scheduler.pt": self.lr_scheduler}
@@ -245,8 +243,8 @@ class ClipTrainer(Trainer):
             if self.saved_step != self.state.global_step:
                 self.save_step()
             self.writer.wait()
+            self.accelerator.wait_for_everyone()
             if self.args.world_size > 1:  # the process that started them tells the user
-                dist.barrier()
                 os._exit(1)
             epoch = f"{self.state.epoch:.3g} of {self.args.num_train_epochs:g} epochs"
             interrupts.end(number, f"a checkpoint was saved after {epoch}. Run dvc repro to go on from it")

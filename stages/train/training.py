@@ -41,6 +41,11 @@ class Folders(NamedTuple):
     runs: Path
     checkpoints: Path
 
+    def clear(self) -> None:
+        """Remove what an attempt with larger batches left."""
+        for folder in (self.model, self.metrics, self.runs):
+            shutil.rmtree(folder, ignore_errors=True)
+
 
 def train_model(params: TrainParams, micro_batch: int, folders: Folders) -> dict[str, float]:
     """Train, and save the weights of the best epoch.
