@@ -6,6 +6,7 @@ import pytest
 from kills import OUTSIDE, kill_many
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_killed_stages_leave_nothing(copied: Path) -> None:
     counts = kill_many(copied, ["download@dataset", "split"], kills=2, seed=3)

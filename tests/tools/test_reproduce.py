@@ -79,6 +79,7 @@ def test_changed_weight_is_the_first_difference(copied: Path, check: Callable[..
     assert others[-1].startswith("  evaluate: threads was 96, here 1; torch was 1.0, here 2")
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_changed_clip_is_the_first_difference(copied: Path, check: Callable[..., str]) -> None:
     clip = sorted(Path("data/raw/audio").rglob("*.wav"))[0]

@@ -57,7 +57,7 @@ def test_two_processes_train_as_one(copied: Path) -> None:
         np.testing.assert_allclose(two[tag], one[tag], rtol=1e-3, err_msg=tag)
 
 
-@pytest.mark.parametrize("how", ["killed", "memory", "refused"])
+@pytest.mark.parametrize("how", ["killed", "memory", pytest.param("refused", marks=pytest.mark.rare)])
 def test_failed_process_ends_all(how: str) -> None:
     if how == "memory":
         with pytest.raises(torch.OutOfMemoryError):
@@ -81,6 +81,7 @@ def test_more_processes_than_gpus_refused(monkeypatch: pytest.MonkeyPatch) -> No
     assert user_error(lambda: count_processes(3)).key == "train.processes"
 
 
+@pytest.mark.rare
 def test_signal_saves_a_checkpoint_of_all(copied: Path) -> None:
     """It comes from a cluster, so it goes to the process that DVC started."""
     set_params(copied, {"train.epochs": 1000, "train.save_every": 1000, "train.processes": 2})
