@@ -145,8 +145,7 @@ class ClipTrainer(Trainer):
             self._save_checkpoint(self.model, None)
 
     def _is_evaluated(self) -> bool:
-        rows = self.state.log_history
-        return any("eval_rank" in row and row["step"] == self.state.global_step for row in rows)
+        return any("eval_rank" in row and row["step"] == self.state.global_step for row in self.state.log_history)
 
     def _stopping(self) -> list[EarlyStoppingCallback]:
         return [one for one in self.callback_handler.callbacks if isinstance(one, EarlyStoppingCallback)]
@@ -191,12 +190,11 @@ class ClipTrainer(Trainer):
             tensors["scaler.pt"] = self.accelerator.scaler
         counters = [callback.early_stopping_patience_counter for callback in self._stopping()]
         texts = {STATE: dataclasses.asdict(self.state), PROGRESS: {"sums": sums, "counters": counters}}
-        best = Path(self.state.best_model_checkpoint or "").name
         self.writer.write(
             name,
             {file: to_cpu(part.state_dict()) for file, part in tensors.items()},
             {file: json.dumps(content) for file, content in texts.items()},
-            keep=(best,),
+            keep=(Path(self.state.best_model_checkpoint or "").name,),
         )
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
@@ -227,6 +225,8 @@ class ClipTrainer(Trainer):
         try:
             yield
         except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             raise damaged_checkpoint(self.writer.folder, error) from None
 
     def _end_if_asked(self) -> None:

@@ -17,9 +17,11 @@ from fakes.fork_server import make_python
 from filelock import FileLock
 from helpers import digests, set_params, user_error
 
+from stages.common.errors import UserError
 from stages.common.paths import EPOCHS, FINETUNED, RUNS
 from stages.train.__main__ import main
 from stages.train.checkpoints import Writer, checkpoints_folder, describe_run, find_last, open_run
+from stages.train.trainer import ClipTrainer
 
 CHECKPOINTS = Path(".dvc/tmp/checkpoints")
 # All that draws random numbers, or keeps a state between epochs.
@@ -205,3 +207,13 @@ def test_same_training_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert first.exists()
         assert not second.exists()
     assert not list((tmp_path / CHECKPOINTS).iterdir())
+
+
+def test_lack_of_memory_is_no_damage(tmp_path: Path) -> None:
+    """The batches get smaller; the checkpoint stays."""
+    trainer = ClipTrainer.__new__(ClipTrainer)
+    trainer.writer = Writer(tmp_path)
+    with pytest.raises(torch.OutOfMemoryError), trainer._loading():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(UserError, match="the checkpoint is damaged"), trainer._loading():
+        raise RuntimeError("invalid header")
