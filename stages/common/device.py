@@ -1,16 +1,17 @@
 """Choose the device and make torch deterministic."""
 
+import copy
 import os
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from stages.common.environment import ignore_launchers, keep_freed_memory, use_all_gpus, use_first_gpu
+from stages.common.environment import ignore_launchers, keep_freed_memory, use_all_gpus
 
 keep_freed_memory()
 ignore_launchers()
-# Both must be set before CUDA starts. cuBLAS is deterministic only with a fixed workspace.
+# It must be set before CUDA starts. cuBLAS is deterministic only with a fixed workspace.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-use_first_gpu()
 
 import torch
 import transformers
@@ -18,6 +19,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from stages.common.errors import UserError
 
+M = TypeVar("M", bound=torch.nn.Module)
 T = TypeVar("T")
 
 
@@ -26,6 +28,17 @@ def find_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def find_devices() -> list[str]:
+    """Return all visible NVIDIA GPUs, or the one device that there is."""
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or [find_device()]
+
+
+def copy_to_devices(module: M, devices: list[str]) -> list[M]:
+    """Return a copy of a module on each device; on the first, the module itself."""
+    copies = [copy.deepcopy(module).to(device) for device in devices[1:]]
+    return [module.to(devices[0]), *copies]
 
 
 def count_gpus() -> int:
@@ -66,6 +79,7 @@ def make_deterministic(seed: int, threads: int | None = None) -> None:
     transformers.set_seed(seed)
     # Only warn: another architecture may use an operation that has no deterministic form.
     torch.use_deterministic_algorithms(True, warn_only=True)
+    warnings.filterwarnings("ignore", ".* Attention defaults to a non-deterministic algorithm")  # docs/speed.md
     torch.utils.deterministic.fill_uninitialized_memory = False  # torch's layers never read such memory
     torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN's attention is never deterministic
     torch.backends.cudnn.benchmark = False

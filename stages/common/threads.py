@@ -1,10 +1,12 @@
-"""Map a function on threads."""
+"""Map a function on threads, and share things among them."""
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
+from queue import SimpleQueue
 from typing import TypeVar
 
 A = TypeVar("A")
@@ -27,3 +29,13 @@ def map_in_threads(function: Callable[[A], B], items: Iterable[A], workers: int 
         while waiting:
             yield waiting.popleft().result()
             waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
+
+
+@contextmanager
+def borrow(free: SimpleQueue[A]) -> Iterator[A]:
+    """Yield one of the things in a queue, once it is free. No other thread gets it in the block."""
+    thing = free.get()
+    try:
+        yield thing
+    finally:
+        free.put(thing)

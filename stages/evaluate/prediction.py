@@ -1,22 +1,29 @@
 """Classify the test clips with the fine-tuned model."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import groupby, islice
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from stages.common.architectures import use_cached_part
 from stages.common.classifier import load_classifier, load_config
-from stages.common.device import find_device, with_smaller_batches
+from stages.common.device import copy_to_devices, find_devices, with_smaller_batches
 from stages.common.encoded_clips import EncodedClips, collate, select_split
 from stages.common.errors import UserError
 from stages.common.paths import ENCODED, FINETUNED
+from stages.common.threads import borrow, map_in_threads
 from stages.common.windows import ClipDataset, cut_windows, window_length
 from stages.evaluate.params import EvaluateParams
+
+# Windows: the clip's row, and (features, label id) for `collate`.
+Batch = list[tuple[int, tuple[np.ndarray, int]]]
 
 
 class Predictions(NamedTuple):
@@ -54,11 +61,14 @@ def predict_test_clips(encoded: EncodedClips, splits: pd.DataFrame, params: Eval
     if len(encoded.labels) < 2:
         raise UserError(f"the only label is {encoded.labels[0]}; add clips of another", file=ENCODED)
     clips = select_split(encoded, splits, "test")
-    model = load_classifier(FINETUNED, load_config(FINETUNED), new_head=False).to(find_device()).eval()
+    model = load_classifier(FINETUNED, load_config(FINETUNED), new_head=False).eval()
     window = window_length(encoded, model, params.window_seconds, "evaluate.window_seconds")
-    with use_cached_part(model, encoded.cached_part):
+    models = copy_to_devices(model, find_devices())
+    with ExitStack() as cached:
+        for one in models:
+            cached.enter_context(use_cached_part(one, encoded.cached_part))
         probabilities, window_accuracy = with_smaller_batches(
-            lambda batch_size: predict(model, encoded, ClipDataset(clips), window, batch_size),
+            lambda batch_size: predict(models, encoded, ClipDataset(clips), window, batch_size),
             params.batch_size,
             "evaluate.window_seconds",
             "make it shorter",
@@ -69,28 +79,47 @@ def predict_test_clips(encoded: EncodedClips, splits: pd.DataFrame, params: Eval
     return Predictions(clips.names, encoded.labels, clips.labels, probabilities, accuracy)
 
 
-@torch.inference_mode()
 def predict(
-    model: torch.nn.Module, encoded: EncodedClips, clips: ClipDataset, window: int | None, batch_size: int
+    models: list[PreTrainedModel], encoded: EncodedClips, clips: ClipDataset, window: int | None, batch_size: int
 ) -> tuple[np.ndarray, float]:
     """Average the probabilities of each clip's windows.
+
+    Args:
+        models: copies of the model, one on each device; they share the batches.
 
     Returns:
         Probabilities, float64 (clips, labels), whose rows sum to 1, and the accuracy of single windows.
     """
+    free: SimpleQueue[PreTrainedModel] = SimpleQueue()
+    for model in models:
+        free.put(model)
+
+    @torch.inference_mode()
+    def classify(batch: Batch) -> tuple[list[int], torch.Tensor, torch.Tensor]:
+        rows, windows = zip(*batch)
+        inputs = collate(encoded, list(windows))
+        with borrow(free) as model:
+            logits = model(inputs[encoded.input_name].to(model.device)).logits.cpu().double()
+        return list(rows), inputs["labels"], logits
+
     totals = np.zeros((len(clips), len(encoded.labels)))
     correct: list[bool] = []
+    batches = _batches(clips, window, batch_size)
+    # A single model needs no other thread.
+    classified = map_in_threads(classify, batches, len(models)) if len(models) > 1 else map(classify, batches)
     with tqdm(total=len(clips), desc="evaluate", unit="clip") as bar:
-        # Batches of windows of the same length: with padding, a result would depend on the rest of the batch.
-        for _, same_length in groupby(_windows(clips, window), key=lambda item: item[1][0].shape):
-            while batch := list(islice(same_length, batch_size)):
-                rows, windows = zip(*batch)
-                inputs = collate(encoded, list(windows))
-                logits = model(inputs[encoded.input_name].to(model.device)).logits.cpu().double()
-                np.add.at(totals, list(rows), logits.softmax(-1).numpy())
-                correct += (logits.argmax(-1) == inputs["labels"]).tolist()
-                bar.update(rows[-1] + 1 - bar.n)
+        for rows, labels, logits in classified:
+            np.add.at(totals, rows, logits.softmax(-1).numpy())
+            correct += (logits.argmax(-1) == labels).tolist()
+            bar.update(rows[-1] + 1 - bar.n)
     return totals / totals.sum(axis=1, keepdims=True), float(np.mean(correct))
+
+
+def _batches(clips: ClipDataset, window: int | None, size: int) -> Iterator[Batch]:
+    """Yield batches of windows of the same length: with padding, a result would depend on the rest of the batch."""
+    for _, same_length in groupby(_windows(clips, window), key=lambda item: item[1][0].shape):
+        while batch := list(islice(same_length, size)):
+            yield batch
 
 
 def _windows(clips: ClipDataset, window: int | None) -> Iterator[tuple[int, tuple[np.ndarray, int]]]:

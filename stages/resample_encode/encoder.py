@@ -12,7 +12,7 @@ from tqdm import tqdm
 from stages.common.architectures import receptive_field
 from stages.common.audio import is_silent
 from stages.common.classifier import load_config
-from stages.common.device import find_device
+from stages.common.device import find_device, find_devices
 from stages.common.encoded_clips import CACHE_COLUMNS, write_shard
 from stages.common.paths import BASE, RAW
 from stages.common.tables import require_intact
@@ -46,7 +46,11 @@ class Encoder:
         config = load_config(BASE)
         self._min_samples = features.find_min_samples(self.extractor, receptive_field(config))
         cached = params.cache != "input"
-        self._run_part = model_part.load_part(BASE, config, params.cache, params.precision) if cached else None
+        self._run_part = (
+            model_part.load_part(BASE, config, params.cache, params.precision, count_workers(params))
+            if cached
+            else None
+        )
 
     def encode(self, row: ClipRow) -> np.ndarray:
         """Return the features of a clip, as `encode_samples` does.
@@ -77,7 +81,7 @@ class Encoder:
 
 
 def count_workers(params: ResampleEncodeParams) -> int:
-    """Return one thread for each core; on a GPU two, which keep it busy, because each needs memory for a clip there."""
+    """Return one thread for each core; for each GPU two, which keep it busy: each needs memory for a clip there."""
     cores = os.cpu_count() or 1
     on_gpu = params.cache != "input" and find_device() != "cpu"
-    return params.workers or (min(2, cores) if on_gpu else cores)
+    return params.workers or (min(2 * len(find_devices()), cores) if on_gpu else cores)

@@ -1,7 +1,9 @@
 """Run a part of the base model that training does not change, so that its output can be cached."""
 
 from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -10,15 +12,18 @@ from transformers.utils import logging
 
 from stages.common.architectures import can_be_cached, find_part
 from stages.common.classifier import load_classifier
-from stages.common.device import find_device, is_bf16_chosen, make_deterministic
+from stages.common.device import copy_to_devices, find_devices, is_bf16_chosen, make_deterministic
 from stages.common.errors import UserError
+from stages.common.threads import borrow
 
 
-def load_part(folder: Path, config: PreTrainedConfig, part: str, precision: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Load a part of the base model as a function.
+def load_part(
+    folder: Path, config: PreTrainedConfig, part: str, precision: str, workers: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Load a part of the base model as a function, which uses all GPUs if several threads call it.
 
     Args:
-        part: feature_encoder or base. precision: auto, fp32 or bf16.
+        part: feature_encoder or base. precision: auto, fp32 or bf16. workers: number of these threads.
 
     Returns:
         A function from the model's input, float32, to float32 (frames, channels); of the base, one frame, the mean.
@@ -35,12 +40,15 @@ def load_part(folder: Path, config: PreTrainedConfig, part: str, precision: str)
             f"the output of the {part} of a {config.model_type} model cannot be cached; set input",
             key="resample_encode.cache",
         )
-    device, bf16 = find_device(), is_bf16_chosen(precision)
-    module = getattr(*found).to(device)
+    bf16, devices = is_bf16_chosen(precision), find_devices()
+    free: SimpleQueue[tuple[torch.nn.Module, torch.device]] = SimpleQueue()
+    copies = zip(copy_to_devices(getattr(*found), devices), map(torch.device, devices))
+    for copy in islice(cycle(copies), max(workers, len(devices))):
+        free.put(copy)
 
     @torch.inference_mode()
     def run_part(features: np.ndarray) -> np.ndarray:
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+        with borrow(free) as (module, device), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             output = module(torch.from_numpy(features)[None].to(device))
         # The heads map each frame linearly and take the mean, so the mean alone gives the same result.
         output = output[0].T if part == "feature_encoder" else output.last_hidden_state.mean(1)

@@ -15,6 +15,7 @@ from stages.common import interrupts  # first, so that Ctrl-C is handled while t
 # isort: split
 from pathlib import Path
 
+from stages.common.environment import use_first_gpu
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
 from stages.common.paths import BASE, ENCODED, EPOCHS, FINETUNED, RUNS, SPLITS, TRAINING
@@ -68,4 +69,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_first_gpu()
     run_stage(main)

@@ -1,6 +1,7 @@
 """Make training steps faster on an NVIDIA GPU: with a small model, starting the kernels takes longer than they run."""
 
 import sys
+import warnings
 from typing import Any
 
 import torch
@@ -63,7 +64,11 @@ def capture_training(model: PreTrainedModel, input_name: str, sample: torch.Tens
     logits = _Logits(model.train())
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     try:
-        with torch.autocast("cuda", dtype, enabled=dtype is not None, cache_enabled=False):
+        # PyTorch warns that cuBLAS starts CUDA in the thread of the backward pass, which is right.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            torch.autocast("cuda", dtype, enabled=dtype is not None, cache_enabled=False),
+        ):
             torch.cuda.make_graphed_callables(logits, (sample.clone(),), allow_unused_input=True)
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error):

@@ -38,7 +38,7 @@ class ClipTrainer(Trainer):
         loss: the training loss.
         writer: of checkpoints; the Trainer's output folder is its folder.
         save_every: epochs between two checkpoints.
-        cuda_graph: on a GPU, whether to record the training step.
+        cuda_graph: on a GPU, whether to record the training step, if the steps are all alike.
     """
 
     control: Any
@@ -50,7 +50,7 @@ class ClipTrainer(Trainer):
         loss: MeanLoss,
         writer: Writer,
         save_every: float,
-        cuda_graph: bool = False,
+        cuda_graph: bool,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, train_dataset=train_dataset, compute_loss_func=loss, **kwargs)
@@ -88,8 +88,6 @@ class ClipTrainer(Trainer):
         single = self.args.world_size == self.args.gradient_accumulation_steps == 1
         if single and can_be_captured(self.model) and "attention_mask" not in batch:
             capture_training(self.model, name, batch[name], dtype)
-        else:
-            print("trains without a CUDA graph: it needs one process, no accumulation, and steps that are all alike")
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0. The count is not used, and computing it adds up the sizes of all weights at each step."""

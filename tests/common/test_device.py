@@ -1,8 +1,8 @@
-import importlib
 import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +11,16 @@ from helpers import ROOT, simulate_t4, user_error
 from stages.common import device
 
 
-def test_first_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With more than one, the Trainer would multiply the batch size."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    importlib.reload(device)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
+@pytest.mark.parametrize(("stage", "visible"), [("train", "2"), ("evaluate", "2,3")])
+def test_first_of_several_gpus(tmp_path: Path, stage: str, visible: str) -> None:
+    """With more than one, the Trainer would multiply the batch size. Evaluation uses all."""
+    tmp_path.joinpath("sitecustomize.py").write_text(
+        "import atexit, os, sys\natexit.register(lambda: print(os.environ['CUDA_VISIBLE_DEVICES'], file=sys.stderr))\n"
+    )
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": "2,3", "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", f"stages.{stage}", "--help"]
+    found = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert found.stderr.strip() == visible
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")

@@ -52,6 +52,18 @@ def test_windows_are_averaged(copied: Path) -> None:
 
 
 @pytest.mark.slow
+def test_devices_share_the_windows(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two devices, here twice the CPU, predict the same as one."""
+    set_params(copied, {"evaluate.window_seconds": 0.3})
+    found = []
+    for devices in (["cpu"], ["cpu", "cpu"]):
+        monkeypatch.setattr("stages.evaluate.prediction.find_devices", lambda devices=devices: devices)
+        main()
+        found.append(PREDICTIONS.read_bytes())
+    assert found[1] == found[0]
+
+
+@pytest.mark.slow
 def test_single_label_is_refused(copied: Path) -> None:
     path = ENCODED / "dataset_info.json"
     info = read_json(path)

@@ -42,6 +42,18 @@ def test_bf16_is_close_to_fp32(copied: Path) -> None:
 
 
 @pytest.mark.slow
+def test_devices_share_the_clips(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two devices, here twice the CPU, encode the same as one."""
+    set_params(copied, {"resample_encode.cache": "base"})
+    found = []
+    for devices in (["cpu"], ["cpu", "cpu"]):
+        monkeypatch.setattr("stages.resample_encode.model_part.find_devices", lambda devices=devices: devices)
+        main()
+        found.append(np.stack([row["last_hidden_state"] for row in load_from_disk(ENCODED).with_format("numpy")]))
+    np.testing.assert_array_equal(found[1], found[0])
+
+
+@pytest.mark.slow
 def test_part_the_model_lacks(copied: Path) -> None:
     write_tiny_model("ast")
     set_params(copied, {"resample_encode.feature_extractor": {}, "resample_encode.cache": "base"})
@@ -55,4 +67,4 @@ def test_no_feature_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arc
     monkeypatch.chdir(tmp_path)
     write_tiny_model(architecture)
     config = AutoConfig.from_pretrained(BASE)
-    assert user_error(lambda: load_part(BASE, config, "feature_encoder", "fp32")).key == "resample_encode.cache"
+    assert user_error(lambda: load_part(BASE, config, "feature_encoder", "fp32", 1)).key == "resample_encode.cache"

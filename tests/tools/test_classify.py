@@ -67,7 +67,7 @@ def test_numbers_are_those_of_evaluate(
     encoded = open_encoded_clips(ENCODED)
     model = load_classifier(FINETUNED, load_config(FINETUNED), new_head=False).eval()
     clips = ClipDataset(select_split(encoded, read_table(SPLITS), "test"))
-    averaged, _ = predict(model, encoded, clips, 4800, 8)
+    averaged, _ = predict([model], encoded, clips, 4800, 8)
     complete = pd.read_csv(tmp_path / "complete.csv").set_index("file").loc[files]
     np.testing.assert_allclose(complete["probability"], expected[labels].astype(float).max(axis=1), atol=2e-6)
     assert complete["label"].tolist() == expected["prediction"].tolist()
