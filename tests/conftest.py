@@ -9,6 +9,16 @@ from filelock import FileLock
 from helpers import SHARED, dvc, git, make_workspace
 
 pytest_plugins = ["fakes.small_hub"]
+# Fixtures that are slow to make and cannot be shared by the processes of pytest-xdist.
+ALONE = {"ray_cluster": "ray", "cluster": "ray"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process run all tests that use such a fixture, so that it is made once."""
+    for item in items:
+        for fixture in ALONE.keys() & set(getattr(item, "fixturenames", [])):
+            item.add_marker(pytest.mark.xdist_group(ALONE[fixture]))
 
 
 @pytest.fixture
