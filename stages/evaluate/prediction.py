@@ -22,7 +22,7 @@ from stages.evaluate.params import EvaluateParams
 class Predictions(NamedTuple):
     """The model's predictions of the test clips.
 
-    clips: names. labels: names, in the order of ids. actual: label ids, int64 (clips,).
+    clips: names, of complete recordings. labels: names, in the order of ids. actual: label ids, int64 (clips,).
     probabilities: float64 (clips, labels); rows sum to 1.
     window_accuracy: accuracy of single windows; None if clips are not cut.
     """
@@ -66,19 +66,22 @@ def predict_test_clips(encoded: EncodedClips, splits: pd.DataFrame, params: Eval
     if not np.isfinite(probabilities).all():
         raise UserError("its predictions are not numbers, training diverged; lower train.learning_rate", file=FINETUNED)
     accuracy = None if window is None else window_accuracy
-    return Predictions(clips.names, encoded.labels, clips.labels, probabilities, accuracy)
+    _, first = np.unique(clips.number_recordings(), return_index=True)
+    names = [clips.names[row] for row in first]
+    return Predictions(names, encoded.labels, clips.labels[first], probabilities, accuracy)
 
 
 @torch.inference_mode()
 def predict(
     model: torch.nn.Module, encoded: EncodedClips, clips: ClipDataset, window: int | None, batch_size: int
 ) -> tuple[np.ndarray, float]:
-    """Average the probabilities of each clip's windows.
+    """Average the probabilities of each clip's windows, over all of its segments if it has several.
 
     Returns:
         Probabilities, float64 (clips, labels), whose rows sum to 1, and the accuracy of single windows.
     """
-    totals = np.zeros((len(clips), len(encoded.labels)))
+    recordings = clips.clips.number_recordings()
+    totals = np.zeros((recordings.max() + 1, len(encoded.labels)))
     correct: list[bool] = []
     with tqdm(total=len(clips), desc="evaluate", unit="clip") as bar:
         # Batches of windows of the same length: with padding, a result would depend on the rest of the batch.
@@ -87,7 +90,7 @@ def predict(
                 rows, windows = zip(*batch)
                 inputs = collate(encoded, list(windows))
                 logits = model(inputs[encoded.input_name].to(model.device)).logits.cpu().double()
-                np.add.at(totals, list(rows), logits.softmax(-1).numpy())
+                np.add.at(totals, recordings[list(rows)], logits.softmax(-1).numpy())
                 correct += (logits.argmax(-1) == inputs["labels"]).tolist()
                 bar.update(rows[-1] + 1 - bar.n)
     return totals / totals.sum(axis=1, keepdims=True), float(np.mean(correct))
