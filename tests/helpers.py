@@ -63,6 +63,8 @@ TINY = {
 }
 
 
+ARCHITECTURES = ["wav2vec2", "hubert", "wavlm", "ast", "whisper"]
+
 # Names that some program takes for more than text: markup, formulas, numbers, nothing.
 HARD_NAMES = [
     "$x_1$",
@@ -255,8 +257,8 @@ def change_config(**values: object) -> None:
     write_json(path, read_json(path) | values)
 
 
-def write_tiny_model(architecture: str) -> None:
-    """Write a tiny Whisper ("whisper") or Audio Spectrogram Transformer ("ast") with random weights as base model."""
+def write_tiny_model(architecture: str, folder: Path = Path("models/base")) -> None:
+    """Write a tiny model with random weights: of ARCHITECTURES, by default as base model."""
     import transformers
 
     model: Any
@@ -268,12 +270,17 @@ def write_tiny_model(architecture: str) -> None:
         config = transformers.WhisperConfig(d_model=8, num_mel_bins=8, max_source_positions=100, **layers, **ids)
         model = transformers.WhisperModel(config)
         extractor = transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=2)
-    else:
+    elif architecture == "ast":
         sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
         model = transformers.ASTModel(transformers.ASTConfig(num_mel_bins=16, max_length=64, **sizes))
         extractor = transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=64)
-    model.save_pretrained("models/base")
-    extractor.save_pretrained("models/base")
+    else:
+        name = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}[architecture]
+        config = getattr(transformers, f"{name}Config")(**TINY["download.model.config"])
+        model = getattr(transformers, f"{name}Model")(config)
+        extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=architecture != "wav2vec2")
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
 
 
 def finetuned_weights() -> dict[str, Any]:

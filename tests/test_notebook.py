@@ -1,0 +1,47 @@
+"""The notebook for the readers of the course, executed in a finished workspace: its stages do not run again."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, git
+
+from stages.common.tables import read_json
+
+NOTEBOOK = ROOT / "docs/course.ipynb"
+
+
+def test_notebook_is_committed_without_outputs() -> None:
+    for cell in read_json(NOTEBOOK)["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.slow
+def test_course_notebook_runs(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(copied))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    Path("docs").mkdir()
+    notebook = nbformat.read(NOTEBOOK, 4)
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": "docs"}}).execute()
+    if folder := os.environ.get("SAVE_NOTEBOOK"):
+        nbformat.write(notebook, Path(folder, "executed.ipynb"))
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "params.yaml as it is" in printed
+    assert "error" not in printed.lower()
+    shown = [form for output in outputs for form in output.get("data", {})]
+    assert shown.count("image/png") == 2
+    assert sum("<audio" in str(output.get("data", {}).get("text/html", "")) for output in outputs) == 4
+    epochs, predictions = (notebook.cells[index].outputs[-1].data["text/plain"] for index in (-10, -1))
+    assert "eval_accuracy" in epochs
+    assert len(epochs.splitlines()) == 2 + 3
+    assert "score" in predictions
+    accuracy = read_json(Path("metrics/metrics.json"))["accuracy"]
+    assert f"accuracy {accuracy:.3f}" in printed
+    assert git(copied, "status", "--porcelain", "--", ".", ":!docs") == ""
