@@ -1,6 +1,8 @@
 """Each architecture through all stages, on clips like those of keyword spotting: 35 labels, a second or less each."""
 
+import re
 import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +11,21 @@ import pandas as pd
 import pytest
 import soundfile
 import yaml
-from helpers import ARCHITECTURES, ROOT, make_workspace, tone, write_tiny_model
+from helpers import ARCHITECTURES, ROOT, make_workspace, set_params, tone, write_tiny_model
+from split.examples import write_raw
 
-from stages.common.paths import CLIPS, FIGURE, FINETUNED, METRICS, PREDICTIONS, PUBLISHED, RAW, REPORT, SPLITS
+from stages.common.paths import (
+    CLIPS,
+    FIGURE,
+    FINETUNED,
+    METRICS,
+    PREDICTIONS,
+    PUBLISHED,
+    RAW,
+    REPORT,
+    SPLIT_COUNTS,
+    SPLITS,
+)
 from stages.common.tables import read_json, read_table
 from stages.download.__main__ import download_dataset, download_model
 from stages.evaluate import __main__ as evaluate
@@ -103,3 +117,46 @@ def test_architecture_in_all_stages(
     assert "word34" in (PUBLISHED / "README.md").read_text()
     for use in USES:
         use(monkeypatch)
+
+
+def read_examples() -> list[str]:
+    """Return the Python code of docs/other-tasks.md: for Speech Commands and for ESC-50."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/other-tasks.md").read_text(), re.DOTALL)
+    return [textwrap.dedent(f"  {block}") for block in blocks]
+
+
+def test_lists_of_speech_commands(words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(words, tmp_path / "words")
+    monkeypatch.chdir(folder)
+    root = (folder / "clips").rename("speech_commands_v0.02")
+    for name, number in (("validation", 0), ("testing", 1)):
+        clips = [f"word{word}/{SPEAKERS[number]}_nohash_0.wav" for word in range(35)]
+        (root / f"{name}_list.txt").write_text("\n".join(clips) + "\n")
+    exec(read_examples()[0], {})
+    set_params(folder, {"split.method": "published", "split.published": "data/tables/speech_commands.csv"})
+    split.main()
+    counts = read_json(SPLIT_COUNTS)["total"]
+    assert (counts["validation"], counts["test"]) == (35, 35)
+    assert counts["train"] == len(read_table(CLIPS)) - 70
+
+
+def test_folds_of_esc50(workspace: Path) -> None:
+    names = [
+        f"{1 + source % 5}-{1000 + source}-{take}-{label}"
+        for label in range(4)
+        for source in range(10 * label, 10 * label + 10)
+        for take in "AB"
+    ]
+    write_raw(pd.DataFrame({"clip": names, "label": [f"label{name[-1]}" for name in names]}))
+    shutil.copyfile(ROOT / "presets/environment.yaml", "params.yaml")
+    split.main()
+    splits = read_table(SPLITS)
+    recordings = splits["clip"].str.split("-").str[1]
+    assert splits.groupby(recordings)[["split", "group"]].nunique().eq(1).all(axis=None)
+    assert splits["group"].nunique() == 40
+    exec(read_examples()[1], {})
+    set_params(workspace, {"split.method": "published", "split.published": "data/tables/esc50.csv"})
+    set_params(workspace, {"split.folds": None})
+    split.main()
+    assert read_json(SPLIT_COUNTS)["total"] == {"train": 48, "validation": 16, "test": 16}
+    assert read_table(SPLITS)["group"].nunique() == 40
