@@ -48,7 +48,7 @@ def write_words(folder: Path) -> None:
     for word in range(35):
         (folder / f"word{word}").mkdir(parents=True)
         for number, speaker in enumerate(SPEAKERS[: 3 + word % 4]):
-            samples = tone(1.0 - 0.3 * (number == 2), RATE, 200 + 100 * word)
+            samples = tone(1.0 - 0.3 * (number == 2), RATE, 200 + 100 * word + 7 * number)
             samples += 0.05 * rng.normal(size=len(samples)).astype(np.float32)
             soundfile.write(folder / f"word{word}" / f"{speaker}_nohash_0.wav", samples, RATE)
 
