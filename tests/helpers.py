@@ -137,6 +137,15 @@ def set_params(folder: Path, values: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
+def find_programs(path: str, fork: bool) -> str:
+    """Return the value of PATH with this test's Python and DVC first. fork: as in `dvc`."""
+    folders = [Path(sys.executable).parent]
+    if fork:
+        top = Path(tempfile.gettempdir(), f"programs-{os.getpid()}")
+        folders = [make_dvc(top / "dvc"), make_python(top / "python"), *folders]
+    return os.pathsep.join([*map(str, folders), path])
+
+
 def dvc(
     folder: Path, *arguments: str, check: bool = True, env: dict[str, str] | None = None, fork: bool | None = None
 ) -> str:
@@ -148,11 +157,7 @@ def dvc(
     """
     fork = env is None if fork is None else fork
     env = dict(env or os.environ) | {"COLUMNS": "400"}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    if fork:
-        top = Path(tempfile.gettempdir(), f"programs-{os.getpid()}")
-        folders = (make_dvc(top / "dvc"), make_python(top / "python"))
-        env["PATH"] = os.pathsep.join([*map(str, folders), env["PATH"]])
+    env["PATH"] = find_programs(env["PATH"], fork)
     done = subprocess.run(["dvc", *arguments], cwd=folder, env=env, text=True, capture_output=True)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -1,11 +1,10 @@
 """The notebook for the readers of the course, executed in a finished workspace: its stages do not run again."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, git
+from helpers import ROOT, find_programs, git
 
 from stages.common.tables import read_json
 
@@ -23,7 +22,7 @@ def test_course_notebook_runs(copied: Path, monkeypatch: pytest.MonkeyPatch) -> 
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", find_programs(os.environ["PATH"], fork=True))
     monkeypatch.setenv("PYTHONPATH", str(copied))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     Path("docs").mkdir()
