@@ -63,6 +63,8 @@ TINY = {
 }
 
 
+ARCHITECTURES = ["wav2vec2", "hubert", "wavlm", "ast", "whisper"]
+
 # Names that some program takes for more than text: markup, formulas, numbers, nothing.
 HARD_NAMES = [
     "$x_1$",
@@ -135,6 +137,15 @@ def set_params(folder: Path, values: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
+def find_programs(path: str, fork: bool) -> str:
+    """Return the value of PATH with this test's Python and DVC first. fork: as in `dvc`."""
+    folders = [Path(sys.executable).parent]
+    if fork:
+        top = Path(tempfile.gettempdir(), f"programs-{os.getpid()}")
+        folders = [make_dvc(top / "dvc"), make_python(top / "python"), *folders]
+    return os.pathsep.join([*map(str, folders), path])
+
+
 def dvc(
     folder: Path, *arguments: str, check: bool = True, env: dict[str, str] | None = None, fork: bool | None = None
 ) -> str:
@@ -146,11 +157,7 @@ def dvc(
     """
     fork = env is None if fork is None else fork
     env = dict(env or os.environ) | {"COLUMNS": "400"}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    if fork:
-        top = Path(tempfile.gettempdir(), f"programs-{os.getpid()}")
-        folders = (make_dvc(top / "dvc"), make_python(top / "python"))
-        env["PATH"] = os.pathsep.join([*map(str, folders), env["PATH"]])
+    env["PATH"] = find_programs(env["PATH"], fork)
     done = subprocess.run(["dvc", *arguments], cwd=folder, env=env, text=True, capture_output=True)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -255,8 +262,8 @@ def change_config(**values: object) -> None:
     write_json(path, read_json(path) | values)
 
 
-def write_tiny_model(architecture: str) -> None:
-    """Write a tiny Whisper ("whisper") or Audio Spectrogram Transformer ("ast") with random weights as base model."""
+def write_tiny_model(architecture: str, folder: Path = Path("models/base")) -> None:
+    """Write a tiny model with random weights: of ARCHITECTURES, by default as base model."""
     import transformers
 
     model: Any
@@ -268,12 +275,17 @@ def write_tiny_model(architecture: str) -> None:
         config = transformers.WhisperConfig(d_model=8, num_mel_bins=8, max_source_positions=100, **layers, **ids)
         model = transformers.WhisperModel(config)
         extractor = transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=2)
-    else:
+    elif architecture == "ast":
         sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
         model = transformers.ASTModel(transformers.ASTConfig(num_mel_bins=16, max_length=64, **sizes))
         extractor = transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=64)
-    model.save_pretrained("models/base")
-    extractor.save_pretrained("models/base")
+    else:
+        name = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}[architecture]
+        config = getattr(transformers, f"{name}Config")(**TINY["download.model.config"])
+        model = getattr(transformers, f"{name}Model")(config)
+        extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=architecture != "wav2vec2")
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
 
 
 def finetuned_weights() -> dict[str, Any]:

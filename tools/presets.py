@@ -138,6 +138,79 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "publish": {"name": "distilhubert-finetuned-gtzan-fault-filtered"},
         },
     ),
+    "keywords": (
+        "Keyword spotting: Speech Commands v0.02, 35 words of one second, with Wav2Vec2. No speaker is in two splits.\n"
+        "Unpack the archive first, and set its path: see docs/other-tasks.md. On a GPU.",
+        {
+            "download": {
+                "dataset": {
+                    "source": "folder",
+                    "path": "speech_commands_v0.02",
+                    "licence": "cc-by-4.0",
+                    "max_rejected": 0.01,
+                },
+                "model": {"source": "hub", "id": "facebook/wav2vec2-base"},
+            },
+            "split": {
+                "method": "grouped",
+                "test_size": 0.1,
+                "name_groups": {"speaker": "([0-9a-f]+)_nohash_"},
+            },
+            "resample_encode": {"max_seconds": 1},
+            "train": {
+                "epochs": 5,
+                "batch_size": 32,
+                "gradient_accumulation_steps": 4,
+                "eval_batch_size": 32,
+                "learning_rate": 3e-5,
+            },
+            "evaluate": {"batch_size": 32},
+            "publish": {"name": "wav2vec2-base-speech-commands"},
+        },
+    ),
+    "languages": (
+        "Spoken language identification: MINDS-14, 14 languages on the telephone, with Whisper's encoder, which was\n"
+        "trained on many languages. It needs the Hub and a GPU.",
+        {
+            "download": {
+                "dataset": {
+                    "source": "hub",
+                    "id": "PolyAI/minds14",
+                    "title": "MINDS-14",
+                    "config": "all",
+                    "label_column": "lang_id",
+                    "licence": "cc-by-4.0",
+                    "max_rejected": 0.01,
+                },
+                "model": {"source": "hub", "id": "openai/whisper-small"},
+            },
+            "split": {"test_size": 0.1},
+            "resample_encode": {"max_seconds": 30},
+            "train": {"epochs": 5, "gradient_accumulation_steps": 2, "learning_rate": 3e-5},
+            "publish": {"name": "whisper-small-minds14-languages"},
+        },
+    ),
+    "environment": (
+        "Environmental sound: ESC-50, 50 labels of 40 clips, with an Audio Spectrogram Transformer that was trained\n"
+        "on AudioSet. Five folds; clips of one recording stay in one. It needs the Hub and a GPU.",
+        {
+            "download": {
+                "dataset": {
+                    "source": "hub",
+                    "id": "ashraq/esc50",
+                    "title": "ESC-50",
+                    "label_column": "category",
+                    "licence": "cc-by-nc-3.0",
+                    "max_rejected": 0.01,
+                },
+                "model": {"source": "hub", "id": "MIT/ast-finetuned-audioset-10-10-0.4593"},
+            },
+            "split": {"method": "grouped", "folds": 5, "name_groups": {"source": r"^\d-(\d+)-"}},
+            "resample_encode": {"max_seconds": 5},
+            "train": {"learning_rate": 1e-5, "early_stopping": 3},
+            "publish": {"name": "ast-esc50"},
+        },
+    ),
     "folder": (
         "Your clips and your checkpoint, from disk; nothing is downloaded. Set both paths (absolute, because queued\n"
         "experiments run in a copy of the project).",

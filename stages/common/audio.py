@@ -151,11 +151,17 @@ def load_audio(path: Path, sampling_rate: int, max_seconds: float | None = None)
 def resample(blocks: Iterable[np.ndarray], rate: int, sampling_rate: int) -> np.ndarray:
     """Mix blocks of shape (frames, channels) to mono, and resample them: float32, shape (samples,)."""
     samples = bytearray()  # grows in place, so that a long clip is in memory once
+    for chunk in resample_chunks(blocks, rate, sampling_rate):
+        samples += chunk.data
+    return np.frombuffer(samples, np.float32)
+
+
+def resample_chunks(blocks: Iterable[np.ndarray], rate: int, sampling_rate: int) -> Iterator[np.ndarray]:
+    """Do as `resample`, and yield the samples as they come, so that memory does not grow with them."""
     resampler = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32")
     for block in blocks:
-        samples += resampler.resample_chunk(mix(block)).data
-    samples += resampler.resample_chunk(np.empty(0, np.float32), last=True).data
-    return np.frombuffer(samples, np.float32)
+        yield resampler.resample_chunk(mix(block))
+    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 def is_silent(samples: np.ndarray) -> bool:

@@ -72,6 +72,7 @@ class Encoding(BaseModel):
     """data/encoded/encoding.json."""
 
     max_seconds: Annotated[float, Field(gt=0)]
+    segments: bool = False
 
 
 class Training(BaseModel):

@@ -17,7 +17,7 @@ from stages.common.errors import UserError, damaged, reading
 from stages.common.paths import SPLITS
 from stages.common.tables import read_json, write_json
 
-# Clips in a file of data/encoded; 256 clips of 30 s have 250 MB.
+# Rows in a file of data/encoded; 256 clips of 30 s have 250 MB. The segments of a clip are in one file.
 SHARD_CLIPS = 256
 SETTINGS = "encoding.json"
 # The column that holds the cached output of a part of the model, by Transformers' name for that output.
@@ -27,7 +27,8 @@ CACHE_COLUMNS = {"feature_encoder": "extract_features", "base": "last_hidden_sta
 class EncodedClips(NamedTuple):
     """data/encoded, opened.
 
-    rows: clip, label (an id) and the features of each clip.
+    rows: clip, label (an id) and the features of each clip. A clip in segments has a row for each, with its start in
+        seconds.
     labels: names, in the order of ids.
     extractor: the feature extractor.
     feature_column: the model's input (input_values, input_features), or one of CACHE_COLUMNS.
@@ -51,26 +52,37 @@ class EncodedClips(NamedTuple):
         return next((part for part, column in CACHE_COLUMNS.items() if column == self.feature_column), None)
 
 
-def describe_features(column: str, labels: list[str], array: np.ndarray) -> Features:
-    """Return the columns of data/encoded. array: features of one clip, as `encode_samples` returns them."""
+def describe_features(column: str, labels: list[str], row: tuple[Any, ...]) -> Features:
+    """Return the columns of data/encoded. row: the first, as `Encoder.encode` yields it."""
+    array = row[-1]
     shape: tuple[int | None, ...] = array.shape
     if column in CACHE_COLUMNS.values():
         shape = (None, shape[1])  # the number of frames depends on the clip's length
     feature = List(Value("float16")) if len(shape) == 1 else Array2D(shape, "float16")
-    return Features({"clip": Value("string"), "label": ClassLabel(names=labels), column: feature})
+    start = {"start": Value("float64")} if len(row) > 3 else {}
+    return Features({"clip": Value("string"), "label": ClassLabel(names=labels), **start, column: feature})
 
 
-def cut_shards(clips: int) -> dict[str, slice]:
-    """Return the files of data/encoded by name, as Datasets names them, with the rows of each."""
-    starts = range(0, clips, SHARD_CLIPS)
+def cut_shards(rows: Sequence[int]) -> dict[str, slice]:
+    """Return the files of data/encoded by name, as Datasets names them, with the clips of each.
+
+    Args:
+        rows: number of rows of each clip.
+    """
+    starts, size = [0], 0
+    for clip, number in enumerate(rows):
+        if size >= SHARD_CLIPS:
+            starts.append(clip)
+            size = 0
+        size += number
+    ends = [*starts[1:], len(rows)]
     return {
-        f"data-{number:05d}-of-{len(starts):05d}.arrow": slice(start, min(start + SHARD_CLIPS, clips))
-        for number, start in enumerate(starts)
+        f"data-{number:05d}-of-{len(starts):05d}.arrow": slice(*clips) for number, clips in enumerate(zip(starts, ends))
     }
 
 
-def write_shard(file: Path, features: Features, rows: Iterable[tuple[str, str, np.ndarray]]) -> None:
-    """Write (clip, label, features) rows as a file of data/encoded, with the same bytes every time.
+def write_shard(file: Path, features: Features, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Write rows, as `Encoder.encode` yields them, as a file of data/encoded, with the same bytes every time.
 
     Raises:
         UserError: a spectrogram has another shape than `features`.
@@ -80,9 +92,9 @@ def write_shard(file: Path, features: Features, rows: Iterable[tuple[str, str, n
     # Batches of one clip: reading a clip touches its own bytes only, and writing holds one in memory.
     with ArrowWriter(path=str(file), features=features, writer_batch_size=1) as writer:
         for row in rows:
-            if shape[0] is not None and row[2].shape != tuple(shape):
+            if shape[0] is not None and row[-1].shape != tuple(shape):
                 raise UserError(
-                    f"clip {row[0]}: its spectrogram has the shape {row[2].shape}, the first has {tuple(shape)}; "
+                    f"clip {row[0]}: its spectrogram has the shape {row[-1].shape}, the first has {tuple(shape)}; "
                     "choose a base model whose feature extractor pads, such as Whisper or AST"
                 )
             writer.write(dict(zip(features, row)))
@@ -132,17 +144,26 @@ def _find_damage(rows: Dataset, column: str) -> str | None:
     clips, labels = rows.data.column("clip").to_pylist(), rows.data.column("label").to_pylist()
     if unnamed := [label for label in labels if label is None or label not in range(len(names or ()))]:
         return f"label {unnamed[0]} is none of {names}"
-    if not len(set(clips)) == len(clips) > 0:
+    starts = rows.data.column("start").to_pylist() if "start" in rows.column_names else [0.0] * len(clips)
+    if not len(set(zip(clips, starts))) == len(clips) > 0:
         return "it has no clips, or one twice"
     return None if rows.data.column(column).num_chunks == len(clips) else "a record batch has several clips"
 
 
 class Clips(NamedTuple):
-    """Some clips: names, label ids, int64 (clips,), and the features of each (see `StoredFeatures`)."""
+    """Some clips: names, label ids, int64 (clips,), and the features of each (see `StoredFeatures`).
+
+    A clip in segments has an item for each, with the same name.
+    """
 
     names: list[str]
     labels: np.ndarray
     features: Sequence[np.ndarray]
+
+    def number_recordings(self) -> np.ndarray:
+        """Return a number from 0 for each item, int64 (items,): the same for the segments of one clip."""
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(self.names))}
+        return np.array([numbers[name] for name in self.names])
 
 
 class StoredFeatures(Sequence[np.ndarray]):

@@ -1,6 +1,6 @@
 """Measure two baselines that need no model: the most frequent label, and a logistic regression on the spectrum.
 
-Reads   params.yaml: resample_encode.max_seconds; data/raw/; data/splits.csv
+Reads   params.yaml: resample_encode.max_seconds and segments; data/raw/; data/splits.csv
 Writes  metrics/baselines.json: accuracy of each baseline
 Run     python -m stages.evaluate.baselines
 """
@@ -17,6 +17,7 @@ from stages.common.audio import load_audio, power_spectrogram
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import Number, load_params
 from stages.common.paths import BASELINES, CLIPS, RAW, SPLITS
+from stages.common.segments import read_segments
 from stages.common.stage import run_stage
 from stages.common.threads import map_in_threads
 
@@ -54,28 +55,41 @@ def summarize_spectrum(samples: np.ndarray) -> np.ndarray:
     return np.concatenate([bands.mean(axis=0), bands.std(axis=0)])
 
 
-def summarize_files(files: list[tuple[Path, str]], seconds: float) -> np.ndarray:
-    """Summarize the spectrum of each file's first seconds: float32, shape (files, 2 * BANDS).
+def summarize_segments(file: Path, seconds: float) -> np.ndarray:
+    """Average the summaries of all segments of a file: float32, shape (2 * BANDS,)."""
+    total, count = np.zeros(2 * BANDS, np.float32), 0
+    for segment in read_segments(file, SAMPLING_RATE, seconds):
+        total, count = total + summarize_spectrum(segment.samples), count + 1
+    return total / count
+
+
+def summarize_files(files: list[tuple[Path, str]], seconds: float, segments: bool = False) -> np.ndarray:
+    """Summarize the spectrum of each file's first seconds, or of all: float32, shape (files, 2 * BANDS).
 
     Args:
-        files: path and SHA-256 of each.
+        files: path and SHA-256 of each. segments: use all segments of these seconds, as the model does.
     """
     from stages.common.tables import require_intact
 
     def summarize(file: tuple[Path, str]) -> np.ndarray:
         require_intact(*file)
+        if segments:
+            return summarize_segments(file[0], seconds)
         return summarize_spectrum(load_audio(file[0], SAMPLING_RATE, seconds))
 
     return np.stack(list(tqdm(map_in_threads(summarize, files), "baselines", len(files), unit="clip")))
 
 
-def measure_baselines(raw: Path, clips: "DataFrame", splits: "DataFrame", seconds: float) -> dict[str, float]:
+def measure_baselines(
+    raw: Path, clips: "DataFrame", splits: "DataFrame", seconds: float, segments: bool = False
+) -> dict[str, float]:
     """Measure the accuracy of the baselines on the test clips, fitted to the train clips.
 
     Args:
         raw: the folder to which the paths of clips refer.
         clips: columns clip, label, path and sha256. splits: columns clip, label and split.
-        seconds: use at most the first seconds of each clip, as the model does.
+        seconds: use at most the first seconds of each clip, as the model does. segments: use all of it, as the model
+            does, in segments of these seconds.
 
     Returns:
         Accuracy of `majority` (the most frequent label) and `spectrum` (logistic regression).
@@ -94,7 +108,7 @@ def measure_baselines(raw: Path, clips: "DataFrame", splits: "DataFrame", second
     clips = clips.set_index("clip")
     train, test = (clips.loc[splits.loc[splits["split"] == name, "clip"]] for name in ("train", "test"))
     both = [*zip(train["path"], train["sha256"]), *zip(test["path"], test["sha256"])]
-    features = summarize_files([(raw / path, sha256) for path, sha256 in both], seconds)
+    features = summarize_files([(raw / path, sha256) for path, sha256 in both], seconds, segments)
     models = {
         "majority": DummyClassifier(strategy="most_frequent"),
         "spectrum": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
@@ -110,8 +124,9 @@ def main() -> None:
     from stages.common.tables import read_table, write_json
 
     seconds = load_params("resample_encode.max_seconds", Number)
+    segments = load_params("resample_encode.segments", bool)
     require_files(CLIPS, SPLITS)
-    accuracies = measure_baselines(RAW, read_table(CLIPS), read_table(SPLITS), seconds)
+    accuracies = measure_baselines(RAW, read_table(CLIPS), read_table(SPLITS), seconds, segments)
     with atomic_outputs(BASELINES) as [file]:
         write_json(file, accuracies)  # not rounded, since a model may be exactly as good
     print(f"{BASELINES}: " + ", ".join(f"{name} {value:.3f}" for name, value in accuracies.items()))

@@ -29,7 +29,7 @@ Batch = list[tuple[int, tuple[np.ndarray, int]]]
 class Predictions(NamedTuple):
     """The model's predictions of the test clips.
 
-    clips: names. labels: names, in the order of ids. actual: label ids, int64 (clips,).
+    clips: names, of complete recordings. labels: names, in the order of ids. actual: label ids, int64 (clips,).
     probabilities: float64 (clips, labels); rows sum to 1.
     window_accuracy: accuracy of single windows; None if clips are not cut.
     """
@@ -76,13 +76,15 @@ def predict_test_clips(encoded: EncodedClips, splits: pd.DataFrame, params: Eval
     if not np.isfinite(probabilities).all():
         raise UserError("its predictions are not numbers, training diverged; lower train.learning_rate", file=FINETUNED)
     accuracy = None if window is None else window_accuracy
-    return Predictions(clips.names, encoded.labels, clips.labels, probabilities, accuracy)
+    _, first = np.unique(clips.number_recordings(), return_index=True)
+    names = [clips.names[row] for row in first]
+    return Predictions(names, encoded.labels, clips.labels[first], probabilities, accuracy)
 
 
 def predict(
     models: list[PreTrainedModel], encoded: EncodedClips, clips: ClipDataset, window: int | None, batch_size: int
 ) -> tuple[np.ndarray, float]:
-    """Average the probabilities of each clip's windows.
+    """Average the probabilities of each clip's windows, over all of its segments if it has several.
 
     Args:
         models: copies of the model, one on each device; they share the batches.
@@ -102,14 +104,15 @@ def predict(
             logits = model(inputs[encoded.input_name].to(model.device)).logits.cpu().double()
         return list(rows), inputs["labels"], logits
 
-    totals = np.zeros((len(clips), len(encoded.labels)))
+    recordings = clips.clips.number_recordings()
+    totals = np.zeros((recordings.max() + 1, len(encoded.labels)))
     correct: list[bool] = []
     batches = _batches(clips, window, batch_size)
     # A single model needs no other thread.
     classified = map_in_threads(classify, batches, len(models)) if len(models) > 1 else map(classify, batches)
     with tqdm(total=len(clips), desc="evaluate", unit="clip") as bar:
         for rows, labels, logits in classified:
-            np.add.at(totals, rows, logits.softmax(-1).numpy())
+            np.add.at(totals, recordings[rows], logits.softmax(-1).numpy())
             correct += (logits.argmax(-1) == labels).tolist()
             bar.update(rows[-1] + 1 - bar.n)
     return totals / totals.sum(axis=1, keepdims=True), float(np.mean(correct))

@@ -93,6 +93,7 @@ def write_card(file: Path, repo: str) -> None:
         labels=list(config["id2label"].values()),
         sampling_rate=sampling_rate,
         max_seconds=max_seconds,
+        segments=training["resample_encode"].get("segments", False),
         max_samples=round(max_seconds * sampling_rate),
         versions={package: version(package).split("+")[0] for package in PACKAGES},
     )

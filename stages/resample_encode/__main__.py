@@ -1,12 +1,14 @@
 """Convert every clip to model input: mono, resampled, cut, and through the base model's feature extractor.
 
 Reads   params.yaml: resample_encode; data/raw/ (clips.csv and the files it lists); models/base/
-Writes  data/encoded/: a data set for `datasets.load_from_disk` with clip, label and, in float16, the model's input or
-        the output of a part of the model; the feature extractor's config; encoding.json with these params
+Writes  data/encoded/: a data set for `datasets.load_from_disk` with clip, label, the start of a segment if clips are
+        cut into them and, in float16, the model's input or the output of a part of the model; the feature extractor's
+        config; encoding.json with these params
 Run     python -m stages.resample_encode
 """
 
 import os
+from typing import TYPE_CHECKING
 
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
 from stages.common.outputs import atomic_outputs, require_files
@@ -14,6 +16,9 @@ from stages.common.params import load_params
 from stages.common.paths import BASE, CLIPS, ENCODED
 from stages.common.stage import run_stage
 from stages.resample_encode.params import ResampleEncodeParams
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MAX_LISTED = 10  # silent clips that are named
 
@@ -25,6 +30,19 @@ def warn_of_silence(clips: list[str], max_seconds: float, sampling_rate: int) ->
     names = ", ".join(clips[:MAX_LISTED])
     where = f"in the first {max_seconds} s at {sampling_rate} Hz"
     print(f"warning: silent {where}: {len(clips)} clips ({names}); remove them, or raise resample_encode.max_seconds")
+
+
+def report_segments(table: "DataFrame", counts: list[int], silent: list[str]) -> None:
+    """Print how many segments the labels have, because those with many count more in training, and silent segments.
+
+    Args:
+        table: clips.csv. counts: segments of each of its rows. silent: clips with the starts of their segments.
+    """
+    labels = table.assign(segments=counts).groupby("label")["segments"].sum().sort_values()
+    few, many = labels.index[0], labels.index[-1]
+    print(f"segments of a label: {labels.iloc[0]} ({few}) to {labels.iloc[-1]} ({many})")
+    if silent:
+        print(f"warning: {len(silent)} silent segments ({', '.join(silent[:MAX_LISTED])}); cut the silence out")
 
 
 def main() -> None:
@@ -39,11 +57,12 @@ def main() -> None:
     params = load_params("resample_encode", ResampleEncodeParams)
     require_files(CLIPS, BASE / "config.json")
     table = read_table(CLIPS)
-    rows = [ClipRow(*row) for row in table[list(ClipRow._fields)].itertuples(index=False)]
+    rows = [ClipRow(*row) for row in table[list(ClipRow._fields)].astype({"seconds": float}).itertuples(index=False)]
     encoder = Encoder(params)
     # The shape of one clip's features describes those of all, so that shards need not wait for each other.
-    columns = describe_features(encoder.column, sorted(set(table["label"])), encoder.encode(rows[0]))
-    shards = cut_shards(len(rows))
+    columns = describe_features(encoder.column, sorted(set(table["label"])), next(encoder.encode(rows[0])))
+    counts = encoder.count_rows(rows)
+    shards = cut_shards(counts)
     with atomic_outputs(ENCODED) as [folder]:
         folder.mkdir()
         if address := os.environ.get("RAY_ADDRESS"):
@@ -52,9 +71,12 @@ def main() -> None:
             encoder.silent |= write_shards(address, folder, columns, rows, shards, params)
         else:
             encoder.write_shards(folder, columns, rows, shards, count_workers(params))
-        write_description(folder, columns, shards, params.model_dump(exclude={"workers"}))
+        write_description(folder, columns, shards, params.settings())
         encoder.extractor.save_pretrained(folder)
-    warn_of_silence(sorted(encoder.silent), params.max_seconds, encoder.extractor.sampling_rate)
+    if params.segments:
+        report_segments(table, counts, sorted(encoder.silent))
+    else:
+        warn_of_silence(sorted(encoder.silent), params.max_seconds, encoder.extractor.sampling_rate)
     megabytes = sum((ENCODED / name).stat().st_size for name in shards) / 1e6
     print(f"{ENCODED}: {len(rows)} clips at {encoder.extractor.sampling_rate} Hz, {megabytes:.0f} MB")
 

@@ -1,9 +1,11 @@
 """Encode the clips of data/raw for the model in models/base, and write them in shards."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Features
@@ -15,8 +17,9 @@ from stages.common.classifier import load_config
 from stages.common.device import find_device, find_devices
 from stages.common.encoded_clips import CACHE_COLUMNS, write_shard
 from stages.common.paths import BASE, RAW
+from stages.common.segments import count_segments, read_segments
 from stages.common.tables import require_intact
-from stages.common.threads import map_in_threads
+from stages.common.threads import stream_in_threads
 from stages.resample_encode import features, model_part
 from stages.resample_encode.params import ResampleEncodeParams
 
@@ -28,6 +31,7 @@ class ClipRow(NamedTuple):
     label: str
     path: str
     sha256: str
+    seconds: float
 
 
 class Encoder:
@@ -36,7 +40,7 @@ class Encoder:
     Attributes:
         extractor: the feature extractor.
         column: of data/encoded, for the model's input or the output of a part of the model.
-        silent: names of the encoded clips of which the model gets only silence.
+        silent: the encoded clips, or their segments, of which the model gets only silence.
     """
 
     def __init__(self, params: ResampleEncodeParams) -> None:
@@ -52,18 +56,34 @@ class Encoder:
             else None
         )
 
-    def encode(self, row: ClipRow) -> np.ndarray:
-        """Return the features of a clip, as `encode_samples` does.
+    def encode(self, row: ClipRow) -> Iterator[tuple[Any, ...]]:
+        """Yield the row of a clip in data/encoded, or the rows of its segments.
+
+        The last of a row is the features, as `encode_samples` returns them.
 
         Raises:
             UserError: the clip is damaged, too short or too loud.
         """
-        file = RAW / row.path
+        file, rate, seconds = RAW / row.path, self.extractor.sampling_rate, self.params.max_seconds
         require_intact(file, row.sha256)
-        samples = features.load_clip(file, self.extractor, self.params.max_seconds, self._min_samples)
+        if not self.params.segments:
+            samples = features.load_clip(file, self.extractor, seconds, self._min_samples)
+            yield row.clip, row.label, self._encode(samples, file, row.clip)
+            return
+        for segment in read_segments(file, rate, seconds):
+            features.require_length(segment.samples, file, self.extractor, self._min_samples)
+            start = segment.start / rate
+            yield row.clip, row.label, start, self._encode(segment.samples, file, f"{row.clip} at {start:g} s")
+
+    def _encode(self, samples: np.ndarray, file: Path, name: str) -> np.ndarray:
         if is_silent(samples):
-            self.silent.add(row.clip)
+            self.silent.add(name)
         return features.encode_samples(samples, file, self.extractor, self._run_part)
+
+    def count_rows(self, rows: Sequence[ClipRow]) -> list[int]:
+        """Return how many rows of data/encoded each clip gets, by its length in clips.csv."""
+        seconds = self.params.max_seconds
+        return [count_segments(row.seconds, seconds) if self.params.segments else 1 for row in rows]
 
     def write_shards(
         self, folder: Path, columns: Features, rows: Sequence[ClipRow], shards: dict[str, slice], workers: int
@@ -73,11 +93,11 @@ class Encoder:
         Args:
             columns: as `describe_features` returns them. shards: as `cut_shards` returns them.
         """
-        encoded = map_in_threads(self.encode, rows, workers)
-        arrays = iter(tqdm(encoded, "encode", len(rows), unit="clip"))
+        encoded = stream_in_threads(self.encode, rows, workers)
+        unit = "segment" if self.params.segments else "clip"
+        clips = groupby(tqdm(encoded, "encode", sum(self.count_rows(rows)), unit=unit), itemgetter(0))
         for name, part in shards.items():
-            # map takes no array before it has a row, so a shard leaves those of the next one.
-            write_shard(folder / name, columns, ((row.clip, row.label, next(arrays)) for row in rows[part]))
+            write_shard(folder / name, columns, (row for _ in rows[part] for row in next(clips)[1]))
 
 
 def count_workers(params: ResampleEncodeParams) -> int:

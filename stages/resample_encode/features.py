@@ -79,13 +79,18 @@ def load_clip(file: Path, extractor: Any, max_seconds: float, min_samples: int) 
         UserError: the clip is too short.
     """
     samples = load_audio(file, extractor.sampling_rate, max_seconds)
+    require_length(samples, file, extractor, min_samples)
+    return samples
+
+
+def require_length(samples: np.ndarray, file: Path, extractor: Any, min_samples: int) -> None:
+    """Raise UserError if a clip is too short for the model. samples: shape (samples,). file: the clip's."""
     if len(samples) < min_samples:
         raise UserError(
             f"{len(samples)} samples at {extractor.sampling_rate} Hz, but the model needs at least {min_samples}; "
             "remove the clip",
             file=file,
         )
-    return samples
 
 
 def encode_samples(

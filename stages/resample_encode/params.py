@@ -1,6 +1,6 @@
 """The section `resample_encode` of params.yaml."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,9 @@ class ResampleEncodeParams(Section):
     """How a clip becomes the model's input."""
 
     max_seconds: Seconds = Field(description="Use at most this many seconds of each clip, from its start.")
+    segments: bool = Field(
+        False, description="Cut longer clips into segments of max_seconds, to their end, instead of using their start."
+    )
     feature_extractor: dict[str, bool | int | float | str] = Field(
         {}, description="Settings that replace those of the base model's feature extractor."
     )
@@ -22,3 +25,8 @@ class ResampleEncodeParams(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "fp32", description="Of the cached part: auto (bf16 if the device supports it), fp32 or bf16."
     )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what encoding.json records: all that has an effect on the features."""
+        unused = {"workers"} if self.segments else {"workers", "segments"}
+        return self.model_dump(exclude=unused)

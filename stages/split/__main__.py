@@ -24,6 +24,7 @@ def main() -> None:
     # Sorted, so that a split does not depend on the source of the clips. The course has the same order.
     clips = read_table(CLIPS).sort_values(["label", "clip"], ignore_index=True)
     table = groups.read_groups(params.groups, clips, read_table(REPETITIONS))
+    table = table.join(groups.find_name_groups(params.name_groups, clips["clip"]))
     clips["group"] = groups.connect(table)
     if params.published and params.method == "published":
         rejected = read_table(REJECTED)["file"].to_list()

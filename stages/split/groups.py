@@ -44,6 +44,29 @@ def read_groups(groups: dict[str, str], clips: pd.DataFrame, repetitions: pd.Dat
     return table
 
 
+def find_name_groups(groups: dict[str, str], clips: pd.Series) -> pd.DataFrame:
+    """Find the groups that are part of the clips' names, and print how many names lack each.
+
+    Args:
+        groups: group name -> regular expression with one pair of brackets. clips: names.
+
+    Returns:
+        One column of strings for each group name, one row for each clip; NaN if the name does not match.
+
+    Raises:
+        UserError: no name matches.
+    """
+    table = pd.DataFrame(index=pd.Index(clips, name="clip"))
+    for kind, pattern in groups.items():
+        table[kind] = clips.str.extract(pattern, expand=False).to_numpy()
+        missing = table.index[table[kind].isna()]
+        if len(missing) == len(clips):
+            raise UserError(f"matches no clip's name, such as {clips.iloc[0]}", key=f"split.name_groups.{kind}")
+        if len(missing):
+            print(f"{kind}: not in the names of {len(missing)} of {len(clips)} clips, such as {missing[0]}")
+    return table
+
+
 def connect(groups: pd.DataFrame) -> np.ndarray:
     """Number the connected components of clips that share any group: int64, shape (clips,)."""
     graph = networkx.Graph()

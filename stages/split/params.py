@@ -1,5 +1,6 @@
 """The section `split` of params.yaml."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,9 @@ class SplitParams(Section):
     groups: dict[str, str] = Field(
         {}, description="Group name, such as artist: CSV file with the columns clip and <group name>."
     )
+    name_groups: dict[str, str] = Field(
+        {}, description="Group name, such as speaker: regular expression that finds it in a clip's name, in brackets."
+    )
     published: str | None = Field(None, description="CSV file with the columns clip and split, for method published.")
 
     @property
@@ -45,7 +49,7 @@ class SplitParams(Section):
             raise ValueError(f"must be {' or '.join(METHOD_NAMES)}, got {method!r}")
         return method
 
-    @field_validator("groups")
+    @field_validator("groups", "name_groups")
     @classmethod
     def _check_groups(cls, groups: dict[str, str]) -> dict[str, str]:
         for name in groups:
@@ -53,12 +57,27 @@ class SplitParams(Section):
                 raise ValueError(f"the group name {name!r} is empty, or has a line break or a control character")
         return groups
 
+    @field_validator("name_groups")
+    @classmethod
+    def _check_patterns(cls, groups: dict[str, str]) -> dict[str, str]:
+        for name, pattern in groups.items():
+            try:
+                brackets = re.compile(pattern).groups
+            except re.error as error:
+                raise ValueError(f"{name}: no regular expression: {error}") from None
+            if brackets != 1:
+                raise ValueError(f"{name}: needs one pair of brackets around the value, such as ^([a-z]+)_")
+        return groups
+
     def find_conflicts(self, sections: dict[str, Any]) -> Iterator[UserError]:
         """Check the keys against each other."""
         if self.method != "published" and self.test_share + self.validation_size >= 1:
             yield UserError("test and validation leave nothing to train on", key="split.validation_size")
-        for name in sorted({"clip", "recording"} & set(self.groups)):
-            yield UserError(f"{name} is reserved; rename the group and its column", key="split.groups")
+        for key in ("groups", "name_groups"):
+            for name in sorted({"clip", "recording"} & set(getattr(self, key))):
+                yield UserError(f"{name} is reserved; rename the group and its column", key=f"split.{key}")
+        for name in sorted(set(self.groups) & set(self.name_groups)):
+            yield UserError(f"{name} is also in split.groups; rename one", key="split.name_groups")
         if self.folds and self.method not in ("stratified", "grouped"):
             yield UserError(f"needs method stratified or grouped, not {self.method}; set it to null", key="split.folds")
         if self.folds and self.fold >= self.folds:

@@ -66,15 +66,37 @@ def make_loss(params: TrainParams) -> MeanLoss:
     return MeanLoss(params.label_smoothing)
 
 
-def compute_metrics(outcome: Any) -> dict[str, float]:
+def average_segments(logits: np.ndarray, recordings: np.ndarray) -> np.ndarray:
+    """Average the probabilities of each recording's segments, as evaluate does.
+
+    Args:
+        logits: (segments, labels). recordings: their numbers, int64 (segments,).
+
+    Returns:
+        The logarithm of the probabilities, float64 (recordings, labels), in the order of the numbers.
+    """
+    logs = torch.tensor(logits).double().log_softmax(-1).numpy()
+    return np.stack(
+        [np.logaddexp.reduce(logs[recordings == n]) - np.log(sum(recordings == n)) for n in np.unique(recordings)]
+    )
+
+
+def compute_metrics(outcome: Any, recordings: np.ndarray | None = None) -> dict[str, float]:
     """Compute accuracy and mean cross-entropy of all clips. The Trainer's loss gives each batch the same weight.
 
     The epoch with the highest rank is the best: the one with the highest accuracy and, of several, the lowest loss.
+
+    Args:
+        recordings: a number for each item, int64 (items,), the same for the segments of a clip; None without segments.
     """
     logits = outcome.predictions[0] if isinstance(outcome.predictions, tuple) else outcome.predictions
+    labels = outcome.label_ids
+    if recordings is not None:
+        logits = average_segments(logits, recordings)
+        labels = labels[np.unique(recordings, return_index=True)[1]]
     metric = Accuracy()
-    accuracy = metric.compute(predictions=np.argmax(logits, axis=1), references=outcome.label_ids)["accuracy"]
-    loss = float(cross_entropy(torch.tensor(logits).double(), torch.tensor(outcome.label_ids)))
+    accuracy = metric.compute(predictions=np.argmax(logits, axis=1), references=labels)["accuracy"]
+    loss = float(cross_entropy(torch.tensor(logits).double(), torch.tensor(labels)))
     # Less than one more correct clip, and 0 if training diverged.
     bonus = math.exp(-loss) / (len(logits) + 1) if math.isfinite(loss) else 0.0
     return {"accuracy": accuracy, "cross_entropy": loss, "rank": accuracy + bonus}

@@ -83,7 +83,8 @@ def fit(
     window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
     arguments = training_arguments(params, micro_batch, folders.checkpoints)
     loss, rank = make_loss(params), arguments.process_index
-    clips = select_split(encoded, splits, "train")
+    clips, selecting = (select_split(encoded, splits, name) for name in ("train", selection_split(splits)))
+    recordings = selecting.number_recordings() if encoded.settings.get("segments") else None
     batches = EpochBatches(len(clips.labels), micro_batch, params.seed, rank, arguments.world_size)
     device = choose_resident_device(arguments.device, clips.features)
     with use_cached_part(model, encoded.cached_part):
@@ -92,8 +93,8 @@ def fit(
             arguments,
             data_collator=partial(collate, encoded),
             train_dataset=TrainingClips(encoded, clips, window, batches, device),
-            eval_dataset=ClipDataset(select_split(encoded, splits, selection_split(splits))),
-            compute_metrics=compute_metrics,
+            eval_dataset=ClipDataset(selecting),
+            compute_metrics=partial(compute_metrics, recordings=recordings),
             loss=loss,
             writer=Writer(folders.checkpoints),
             save_every=params.save_every,

@@ -23,7 +23,7 @@ from stages.common.paths import ENCODED
 def write_encoded_clips(folder: Path, column: str, rows: list[tuple[str, str, np.ndarray]]) -> None:
     """Write (clip, label, features) rows of the labels a and b."""
     folder.mkdir()
-    columns, shards = describe_features(column, ["a", "b"], rows[0][2]), cut_shards(len(rows))
+    columns, shards = describe_features(column, ["a", "b"], rows[0]), cut_shards([1] * len(rows))
     for name, part in shards.items():
         write_shard(folder / name, columns, rows[part])
     write_description(folder, columns, shards, {})

@@ -136,3 +136,15 @@ def test_written_accuracy_is_exact(workspace: Path, capsys: pytest.CaptureFixtur
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
     assert baselines["majority"] == accuracy(probabilities, np.array([0, 1, 1]))
     assert "majority 0.333" in capsys.readouterr().out
+
+
+def test_all_segments_are_summarized(tmp_path: Path) -> None:
+    file = tmp_path / "x.wav"
+    samples = np.concatenate([tone(1, SAMPLING_RATE, 440), tone(1.5, SAMPLING_RATE, 3000)])
+    soundfile.write(file, samples, SAMPLING_RATE)
+    samples = load_audio(file, SAMPLING_RATE)
+    parts = [samples[start : start + SAMPLING_RATE] for start in (0, SAMPLING_RATE, 24_000)]
+    expected = np.mean([summarize_spectrum(part) for part in parts], axis=0)
+    found = summarize_files([(file, sha256_of(file))], 1, segments=True)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    assert not np.allclose(found[0], summarize_files([(file, sha256_of(file))], 1)[0], atol=0.1)

@@ -18,11 +18,12 @@ from stages.resample_encode.__main__ import main
 
 
 @pytest.fixture
-def three_shards(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The digests of data/encoded in three shards, encoded on one machine."""
+def four_shards(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The digests of data/encoded in four shards, encoded on one machine."""
     monkeypatch.setattr("stages.common.encoded_clips.SHARD_CLIPS", 2)
-    prepare(workspace, workers=1)
+    prepare(workspace, workers=1, max_seconds=1.0, segments=True)
     main()
+    assert len(list(ENCODED.glob("*.arrow"))) == 4
     return digests(ENCODED)
 
 
@@ -42,26 +43,26 @@ killed: list[int] = []
 
 @pytest.mark.slow
 def test_same_bytes_if_a_worker_is_lost(
-    three_shards: dict[str, str], ray_cluster: str, monkeypatch: pytest.MonkeyPatch
+    four_shards: dict[str, str], ray_cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
     killer = threading.Thread(target=kill_first_worker, daemon=True)
     killer.start()
     main()
     assert killed
-    assert digests(ENCODED) == three_shards
+    assert digests(ENCODED) == four_shards
 
 
 @pytest.mark.rare
 @pytest.mark.slow
 def test_error_of_a_task_names_the_clip(
-    three_shards: dict[str, str], ray_cluster: str, monkeypatch: pytest.MonkeyPatch
+    four_shards: dict[str, str], ray_cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = RAW / "audio/c/c.00001.wav"
     rewrite_clip(file, np.full(20, 0.1))
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)
     assert error_of(main).startswith(f"error: {file}: 15 samples at 16000 Hz")
-    assert digests(ENCODED) == three_shards
+    assert digests(ENCODED) == four_shards
 
 
 def test_nothing_imports_ray_without_an_address() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 from helpers import digests, set_params, tone, user_error, write_clips
 from transformers import (
     ASTConfig,
@@ -175,3 +175,38 @@ def test_damaged_clip_is_named(workspace: Path, damage: str) -> None:
         file.write_bytes(content)
     assert user_error(main).file == str(file)
     assert not ENCODED.exists()
+
+
+def test_segments_of_long_clips(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Each is normalised alone; those of a clip are in one file. Shorter clips do not change."""
+    monkeypatch.setattr("stages.common.encoded_clips.SHARD_CLIPS", 4)
+    prepare(workspace, max_seconds=1.0, workers=2)
+    rewrite_clip(RAW / "audio/c/c.00001.wav", tone(3.0))
+    main()
+    starts_only = load_from_disk(ENCODED)[:]
+    set_params(workspace, {"resample_encode.segments": True})
+    clips = read_table(CLIPS)
+    clips.loc[clips["clip"] == "c.00001", "seconds"] = "3.0"
+    write_table(CLIPS, clips)
+    main()
+    output = capsys.readouterr().out
+    assert "segments of a label: 2 (a) to 6 (c)" in output
+    assert read_json(ENCODED / "encoding.json")["segments"] is True
+    rows = load_from_disk(ENCODED)
+    assert rows.column_names == ["clip", "label", "start", "input_values"]
+    assert rows["clip"] == ["a.00000", "a.00001", "b.00000", "b.00001", *["c.00000"] * 3, *["c.00001"] * 3]
+    assert rows["start"] == [0, 0, 0, 0, 0, 1, 1.5, 0, 1, 2]
+    assert [Dataset.from_file(str(file)).num_rows for file in sorted(ENCODED.glob("*.arrow"))] == [4, 6]
+    assert rows["input_values"][:4] == starts_only["input_values"][:4]
+    samples = load_audio(RAW / "audio/c/c.00000.wav", 16_000)
+    for row in rows.with_format("numpy").select([4, 5, 6]):
+        start = round(row["start"] * 16_000)
+        expected = WAVEFORM(samples[start : start + 16_000], sampling_rate=16_000, return_tensors="np")["input_values"]
+        np.testing.assert_array_equal(row["input_values"].astype(np.float16), expected[0].astype(np.float16))
+
+
+def test_silent_segment_is_reported(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(workspace, max_seconds=1.0, segments=True)
+    rewrite_clip(RAW / "audio/c/c.00001.wav", np.concatenate([tone(), np.zeros(22_050), tone()]))
+    main()
+    assert "warning: 1 silent segments (c.00001 at 1 s); cut the silence out" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from helpers import user_error
 
-from stages.split.groups import connect, read_groups
+from stages.split.groups import connect, find_name_groups, read_groups
 
 CLIPS = pd.DataFrame({"clip": ["a.1", "b.1"], "label": ["a", "b"]})
 NO_REPETITIONS = pd.DataFrame(columns=["clip", "recording"])
@@ -58,3 +58,19 @@ def test_missing_clips_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture
     table = read_groups({"artist": str(tmp_path / "artists.csv")}, CLIPS, NO_REPETITIONS)
     assert table["artist"].fillna("").tolist() == ["x", ""]
     assert "artists.csv: no artist for 1 of 2 clips (first: b.1)" in capsys.readouterr().out
+
+
+def test_groups_in_names(capsys: pytest.CaptureFixture[str]) -> None:
+    clips = pd.Series(["bed.0a7c_nohash_0", "cat.0a7c_nohash_1", "1f2e_nohash_0", "noise"])
+    table = find_name_groups({"speaker": "([0-9a-f]+)_nohash"}, clips)
+    assert table["speaker"].tolist()[:3] == ["0a7c", "0a7c", "1f2e"]
+    assert table["speaker"].isna().tolist() == [False, False, False, True]
+    groups = connect(table)
+    assert groups[0] == groups[1]
+    assert len(set(groups)) == 3
+    assert "speaker: not in the names of 1 of 4 clips, such as noise" in capsys.readouterr().out
+
+
+def test_pattern_that_matches_nothing() -> None:
+    error = user_error(lambda: find_name_groups({"speaker": "(x+)y"}, pd.Series(["a", "b"])))
+    assert error.key == "split.name_groups.speaker"

@@ -32,6 +32,14 @@ def find_problem(values: dict[str, Any]) -> UserError:
         ({"split.groups": {"recording": "params.yaml"}}, "split.groups", "recording is reserved"),
         ({"split.groups": {"clip": "params.yaml"}}, "split.groups", "clip is reserved"),
         ({"split.method": "published"}, "split.published", "the columns clip and split"),
+        ({"split.name_groups": {"clip": "(x)"}}, "split.name_groups", "clip is reserved"),
+        ({"split.name_groups": {"speaker": "("}}, "split.name_groups", "speaker: no regular expression"),
+        ({"split.name_groups": {"speaker": "x"}}, "split.name_groups", "one pair of brackets"),
+        (
+            {"split.name_groups": {"speaker": "(x)"}, "split.groups": {"speaker": "params.yaml"}},
+            "split.name_groups",
+            "also in split.groups",
+        ),
     ],
 )
 def test_contradictions_are_refused(workspace: Path, values: dict[str, Any], key: str, fact: str) -> None:

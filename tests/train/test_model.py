@@ -12,7 +12,6 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel, pipel
 from stages.common.audio import load_audio
 from stages.common.paths import BASE, FINETUNED, PREDICTIONS, RAW
 from stages.evaluate.__main__ import main as evaluate
-from stages.resample_encode.__main__ import main as resample_encode
 from stages.train.__main__ import main
 from stages.train.model import build_model
 from stages.train.params import TrainParams
@@ -98,16 +97,6 @@ def test_frozen_feature_encoder_unchanged(copied: Path) -> None:
     assert frozen
     assert frozen <= unchanged
     assert unchanged < set(after)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", OTHER_ARCHITECTURES)
-def test_other_architectures_train(copied: Path, architecture: str) -> None:
-    write_tiny_model(architecture)
-    set_params(copied, {"resample_encode.feature_extractor": {}, "train.window_seconds": None})
-    resample_encode()
-    main()
-    assert AutoModelForAudioClassification.from_pretrained(FINETUNED).config.num_labels == 10
 
 
 @pytest.mark.parametrize("architecture", OTHER_ARCHITECTURES)

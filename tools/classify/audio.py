@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-import soxr
 
-from stages.common.audio import BLOCK, inspect_audio, mix, open_audio, read_blocks
+from stages.common.audio import BLOCK, inspect_audio, open_audio, read_blocks, resample_chunks
 from stages.common.containers import AudioError
 from stages.common.extensions import UNDECODABLE
 from stages.common.sampling_rate import find_rate_problem
+from stages.common.segments import cut_segments
 
-# A recording that is up to this share longer than max_seconds is cut there, as evaluate does: clips that are named
-# after a round number of seconds often have a few samples more, and a second window would count most of them twice.
-SLACK = 0.05
 AU_HEADER = struct.Struct(">4s5I")  # magic, offset of the samples, their size, encoding, Hz, channels
 
 
@@ -61,45 +58,29 @@ def read_stretches(file: Path, windows: Windows) -> Iterator[Stretch]:
     Raises:
         AudioError: it is broken or too short, or needs FFmpeg, which is not installed.
     """
-    clip, length, hop, _ = windows[1:]
+    clip, length, hop, shortest = windows[1:]
     step = (clip - length) // hop * hop + hop  # from a stretch to the next
-    held, origin, first = np.empty(0, np.float32), 0, 0  # origin: of the recording, where the held samples start
-    for chunk in _resample(file, windows.sampling_rate):
-        held = np.concatenate([held, chunk])
-        # The end of the recording decides how its last stretch is cut, so a stretch waits until there is more.
-        while origin + len(held) > first + clip + (0 if first else round(SLACK * clip)):
-            start = first - origin
-            yield Stretch(held[start : start + clip], first, list(range(0, clip - length + 1, hop)))
-            first += step
-            drop = max(0, min(first - origin, len(held) - clip))
-            held, origin = held[drop:], origin + drop
-    total = origin + len(held)
-    end = total if first else min(total, clip)
-    if end < windows.shortest:
-        needed = windows.shortest / windows.sampling_rate
-        raise AudioError(f"too short: {end / windows.sampling_rate:.3g} s, and the model needs {needed:.3g} s")
-    begin = max(0, end - clip)
-    last = max(0, end - length)
-    starts = [start - begin for start in (*range(first, last, hop), last)]
-    yield Stretch(held[begin - origin : end - origin], begin, starts, total - end)
+    for segment in cut_segments(_resample(file, windows.sampling_rate), clip, step):
+        starts = list(range(0, clip - length + 1, hop))
+        if segment.is_last:
+            end = segment.start + len(segment.samples)
+            if end < shortest:
+                needed = shortest / windows.sampling_rate
+                raise AudioError(f"too short: {end / windows.sampling_rate:.3g} s, and the model needs {needed:.3g} s")
+            last = max(0, end - length)
+            starts = [start - segment.start for start in (*range(segment.planned, last, hop), last)]
+        yield Stretch(segment.samples, segment.start, starts, segment.left_out)
 
 
 def _resample(file: Path, sampling_rate: int) -> Iterator[np.ndarray]:
     """Yield a recording as mono at a sampling rate: float32, (samples,)."""
     if file.suffix.lower() in UNDECODABLE:
         with _decode(file) as (rate, blocks):
-            yield from _resample_blocks(blocks, rate, sampling_rate)
+            yield from resample_chunks(blocks, rate, sampling_rate)
         return
     inspect_audio(file)  # to its end, by the rules of download: a broken file has no result, instead of a part of it
     with open_audio(file) as sound:
-        yield from _resample_blocks(read_blocks(sound), sound.samplerate, sampling_rate)
-
-
-def _resample_blocks(blocks: Iterator[np.ndarray], rate: int, sampling_rate: int) -> Iterator[np.ndarray]:
-    resampler = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32")
-    for block in blocks:
-        yield resampler.resample_chunk(mix(block))
-    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+        yield from resample_chunks(read_blocks(sound), sound.samplerate, sampling_rate)
 
 
 @contextmanager

@@ -1,0 +1,162 @@
+"""Each architecture through all stages, on clips like those of keyword spotting: 35 labels, a second or less each."""
+
+import re
+import shutil
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+from helpers import ARCHITECTURES, ROOT, make_workspace, set_params, tone, write_tiny_model
+from split.examples import write_raw
+
+from stages.common.paths import (
+    CLIPS,
+    FIGURE,
+    FINETUNED,
+    METRICS,
+    PREDICTIONS,
+    PUBLISHED,
+    RAW,
+    REPORT,
+    SPLIT_COUNTS,
+    SPLITS,
+)
+from stages.common.tables import read_json, read_table
+from stages.download.__main__ import download_dataset, download_model
+from stages.evaluate import __main__ as evaluate
+from stages.evaluate import baselines
+from stages.publish import __main__ as publish
+from stages.resample_encode import __main__ as resample_encode
+from stages.split import __main__ as split
+from stages.train import __main__ as train
+from tools.classify import __main__ as classify
+
+pytestmark = pytest.mark.slow
+
+RATE = 16_000
+SPEAKERS = [f"{number:08x}" for number in range(10)]
+
+
+def write_words(folder: Path) -> None:
+    """Write clips named as those of Speech Commands: of 35 words six to nine, each by another speaker."""
+    rng = np.random.default_rng(0)
+    for word in range(35):
+        (folder / f"word{word}").mkdir(parents=True)
+        for number, speaker in enumerate(SPEAKERS[word % 2 : 6 + word % 2 + word % 4]):
+            samples = tone(1.0 - 0.3 * (number == 2), RATE, 200 + 100 * word + 7 * number)
+            samples += 0.05 * rng.normal(size=len(samples)).astype(np.float32)
+            soundfile.write(folder / f"word{word}" / f"{speaker}_nohash_0.wav", samples, RATE)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the preset keywords, small, and the stages that need no model."""
+    folder = make_workspace(tmp_path_factory.mktemp("words"))
+    write_words(folder / "clips")
+    params = yaml.safe_load((ROOT / "presets/keywords.yaml").read_text())
+    params["download"]["dataset"]["path"] = "clips"
+    params["download"]["model"] = {"source": "folder", "path": "base"}
+    params["split"] |= {"test_size": 0.3, "validation_size": 0.2}
+    params["train"] |= {"epochs": 1, "threads": 1, "batch_size": 16, "gradient_accumulation_steps": 1}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for main in (download_dataset, split.main, baselines.main):
+            main()
+    return folder
+
+
+def test_no_speaker_is_in_two_splits(words: Path) -> None:
+    splits = read_table(words / SPLITS)
+    assert set(splits["split"]) == {"train", "validation", "test"}
+    speakers = splits["clip"].str.extract("([0-9a-f]+)_nohash")[0]
+    assert splits.groupby(speakers)["split"].nunique().eq(1).all()
+    assert splits["label"].value_counts().agg(["min", "max"]).tolist() == [6, 9]
+
+
+def check_classify(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare what tools.classify gives with predictions.csv."""
+    expected = read_table(PREDICTIONS)
+    labels = list(expected.columns[3:])
+    paths = read_table(CLIPS).set_index("clip")["path"]
+    files = [str(RAW / paths[name]) for name in expected["clip"]]
+    monkeypatch.setattr("sys.argv", ["classify", *files, "--threads", "1", "--out", "found.csv"])
+    classify.main()
+    found = pd.read_csv("found.csv").set_index("file").loc[files]
+    assert found["label"].tolist() == expected["prediction"].tolist()
+    np.testing.assert_allclose(found["probability"], expected[labels].astype(float).max(axis=1), atol=2e-6)
+
+
+# What can be done with models/published in the current folder; each compares with predictions.csv.
+USES: list[Callable[[pytest.MonkeyPatch], None]] = [check_classify]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_architecture_in_all_stages(
+    architecture: str, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(words, tmp_path / "words")
+    monkeypatch.chdir(folder)
+    write_tiny_model(architecture, Path("base"))
+    for main in (download_model, resample_encode.main, train.main, evaluate.main, publish.main):
+        main()
+    config = read_json(FINETUNED / "config.json")
+    assert len(config["id2label"]) == 35
+    assert architecture.replace("ast", "audio-spectrogram-transformer") == config["model_type"]
+    metrics = read_json(METRICS)
+    assert metrics["n_clips"] == len(read_table(PREDICTIONS))
+    assert metrics["interval_of"] == "groups"
+    assert len(metrics["per_label"]) == 35
+    assert "word34" in REPORT.read_text()
+    assert FIGURE.stat().st_size > 10_000
+    assert "word34" in (PUBLISHED / "README.md").read_text()
+    for use in USES:
+        use(monkeypatch)
+
+
+def read_examples() -> list[str]:
+    """Return the Python code of docs/other-tasks.md: for Speech Commands and for ESC-50."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/other-tasks.md").read_text(), re.DOTALL)
+    return list(map(textwrap.dedent, blocks))
+
+
+def test_lists_of_speech_commands(words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(words, tmp_path / "words")
+    monkeypatch.chdir(folder)
+    root = (folder / "clips").rename("speech_commands_v0.02")
+    for name, number in (("validation", 2), ("testing", 3)):
+        clips = [f"word{word}/{SPEAKERS[number]}_nohash_0.wav" for word in range(35)]
+        (root / f"{name}_list.txt").write_text("\n".join(clips) + "\n")
+    exec(read_examples()[0], {})
+    set_params(folder, {"split.method": "published", "split.published": "data/tables/speech_commands.csv"})
+    split.main()
+    counts = read_json(SPLIT_COUNTS)["total"]
+    assert (counts["validation"], counts["test"]) == (35, 35)
+    assert counts["train"] == len(read_table(CLIPS)) - 70
+
+
+def test_folds_of_esc50(workspace: Path) -> None:
+    names = [
+        f"{1 + source % 5}-{1000 + source}-{take}-{label}"
+        for label in range(4)
+        for source in range(10 * label, 10 * label + 10)
+        for take in "AB"
+    ]
+    write_raw(pd.DataFrame({"clip": names, "label": [f"label{name[-1]}" for name in names]}))
+    shutil.copyfile(ROOT / "presets/environment.yaml", "params.yaml")
+    split.main()
+    splits = read_table(SPLITS)
+    recordings = splits["clip"].str.split("-").str[1]
+    assert splits.groupby(recordings)[["split", "group"]].nunique().eq(1).all(axis=None)
+    assert splits["group"].nunique() == 40
+    exec(read_examples()[1], {})
+    set_params(workspace, {"split.method": "published", "split.published": "data/tables/esc50.csv"})
+    set_params(workspace, {"split.folds": None})
+    split.main()
+    assert read_json(SPLIT_COUNTS)["total"] == {"train": 48, "validation": 16, "test": 16}
+    assert read_table(SPLITS)["group"].nunique() == 40
