@@ -63,6 +63,27 @@ TINY = {
 }
 
 
+# The key `answer` of metrics.json.
+ANSWER: dict[str, Any] = {
+    "temperature": 1.25,
+    "threshold": 0.45,
+    "background": "x",
+    "coverage": 0.5,
+    "accuracy": 0.9,
+    "log_loss_before": 0.6,
+    "calibration_error_before": 0.2,
+    "background_clips": 8,
+    "let_through": 0.125,
+    "let_through_as": [{"label": "y", "n_clips": 1}],
+    "curve": [
+        {"threshold": 0.45, "coverage": 0.5, "accuracy": 0.9, "let_through": 0.125},
+        {"threshold": 0.0, "coverage": 1.0, "accuracy": 0.7, "let_through": 0.5},
+    ],
+    "validation_clips": 7,
+    "validation_background_clips": 3,
+}
+
+
 # Names that some program takes for more than text: markup, formulas, numbers, nothing.
 HARD_NAMES = [
     "$x_1$",

@@ -83,7 +83,7 @@ def fit(
     window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
     arguments = training_arguments(params, micro_batch, folders.checkpoints)
     loss, rank = make_loss(params), arguments.process_index
-    clips = select_split(encoded, splits, "train")
+    clips, measured = select_split(encoded, splits, "train"), encoded.drop_background(splits)
     batches = EpochBatches(len(clips.labels), micro_batch, params.seed, rank, arguments.world_size)
     device = choose_resident_device(arguments.device, clips.features)
     with use_cached_part(model, encoded.cached_part):
@@ -92,7 +92,7 @@ def fit(
             arguments,
             data_collator=partial(collate, encoded),
             train_dataset=TrainingClips(encoded, clips, window, batches, device),
-            eval_dataset=ClipDataset(select_split(encoded, splits, selection_split(splits))),
+            eval_dataset=ClipDataset(select_split(encoded, measured, selection_split(measured))),
             compute_metrics=compute_metrics,
             loss=loss,
             writer=Writer(folders.checkpoints),

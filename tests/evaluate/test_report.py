@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import git, sha256_of, tone
+from helpers import ANSWER, git, sha256_of, tone
 from PIL import Image
 
 from stages.common.tables import select_scores
@@ -137,6 +137,7 @@ def make_content(folder: Path, labels: list[str], clips: int, wrong: int, second
                 {"label": label, "precision": 0.5, "recall": 0.25, "f1": 1 / 3, "n_clips": 2} for label in labels
             ],
             "reliability": reliability,
+            "answer": ANSWER,
         },
         "split": {
             "method": "grouped",
@@ -147,7 +148,7 @@ def make_content(folder: Path, labels: list[str], clips: int, wrong: int, second
                 "artist": {"test_clips": clips, "known": clips - 1, "shared": 2},
             },
         },
-        "result": Result(epochs, 2, predictions, reliability),
+        "result": Result(epochs, 2, predictions, reliability, ANSWER),
         "raw": raw,
     }
 
