@@ -38,8 +38,8 @@ def read_answering(config: dict[str, Any], file: Path) -> Answering:
         answering = TypeAdapter(Answering).validate_python(config.get("answer") or {})
     except ValidationError as error:
         detail = error.errors()[0]
-        where = ".".join(map(str, detail["loc"]))
-        raise UserError(f"answer.{where}: {detail['msg']}; correct it, or remove `answer`", file=file) from None
+        where = ".".join(["answer", *map(str, detail["loc"])])
+        raise UserError(f"{where}: {detail['msg']}; correct it, or remove `answer`", file=file) from None
     labels = config.get("id2label", {}).values()
     if answering.background is not None and answering.background not in labels:
         raise UserError(f"answer.background: {answering.background} is no label; correct it", file=file)

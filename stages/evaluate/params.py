@@ -23,7 +23,7 @@ class EvaluateParams(Section):
     )
     calibrate: bool = Field(
         True,
-        description="Fit a temperature to the validation clips; false: those of the model, as in pipeline().",
+        description="Correct the probabilities with a temperature, fitted to the validation clips; false: do not.",
     )
     max_background: Number | None = Field(
         0.05, ge=0, le=1, description="Largest share of the background's validation clips that gets a label; null: any."

@@ -43,7 +43,7 @@ def test_background_and_small_probabilities_are_no_answer() -> None:
         ({"temperature": 0}, "answer.temperature: "),
         ({"threshold": 1.5}, "answer.threshold: "),
         ({"background": "speech"}, "answer.background: speech is no label"),
-        ([1], "answer."),
+        ("high", "answer: "),
     ],
 )
 def test_unusable_answer_is_named(answer: Any, expected: str) -> None:
