@@ -168,7 +168,9 @@ def as_track(form: str, layout: Layout, recording: "Recording") -> str:
 
     Audacity: start, end (seconds) and text in each line, separated by tabs. Raven: the same with a header.
     """
-    joined = [(*times, show(label), value) for *times, label, value in layout.join(recording) if value is not None]
+    joined = [
+        (start, end, show(label), value) for start, end, label, value in layout.join(recording) if value is not None
+    ]
     if form == "audacity":
         return "".join(f"{start:.6f}\t{end:.6f}\t{label} {value:.2f}\n" for start, end, label, value in joined)
     name = show(Path(recording.file).name)

@@ -79,7 +79,8 @@ def add_folder(background: str, fetched: "Fetched", target: Path) -> "Fetched":
         elif fault := find_fault(path):
             rejected.append((show_path(path), fault))
         else:
-            places[path] = Place(LABEL, parts)
+            *folders, name = parts
+            places[path] = Place(folders[-1] if folders else root.resolve().name, (*folders[:-1], name))
     if not places and not rejected:
         raise UserError(f"no audio in {background}", key=KEY)
     files, taken = dict(fetched.files), {file.stem for file in fetched.files}

@@ -14,8 +14,8 @@ from stages.download.dataset.background import find_label
 KEY = "download.dataset.background"
 
 
-def write_clips(folder: Path, *names: str) -> None:
-    for number, name in enumerate(names):
+def write_clips(folder: Path, *names: str, first: int = 0) -> None:
+    for number, name in enumerate(names, first):
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         write(file, tone(0.3, 8_000, 200 + 50 * number), 8_000)
@@ -25,7 +25,7 @@ def write_clips(folder: Path, *names: str) -> None:
 def clips(workspace: Path) -> Path:
     """A data set with two labels and noise, and beside it a folder of other sounds."""
     write_clips(workspace / "clips", "cat/1.wav", "dog/1.wav", "Noise/1.wav")
-    write_clips(workspace / "other", "1.wav", "street/1.wav", "street/night/2.flac")
+    write_clips(workspace / "other", "1.wav", "street/1.wav", "street/night/2.flac", first=5)
     (workspace / "other/notes.txt").write_text("x")
     (workspace / "other/street/cut.wav").write_bytes(b"RIFF")
     set_source(workspace, background=None)
@@ -53,8 +53,8 @@ def test_folder_becomes_a_label(clips: Path, capsys: pytest.CaptureFixture[str])
     assert read_json(DATASET_SOURCE)["background"] == "none_of_these"
     table = read_table(CLIPS)
     assert sorted(table.loc[table["label"] == "none_of_these", "clip"]) == [
-        "none_of_these.1",
-        "none_of_these.2",
+        "none_of_these.night.2",
+        "none_of_these.other.1",
         "none_of_these.street.1",
     ]
     assert all((RAW / path).is_file() for path in table["path"])
