@@ -3,13 +3,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers import problems, set_params, tone, user_error
+from helpers import set_params, tone, user_error
 from soundfile import write
 
 from stages.common.paths import CLIPS, DATASET_SOURCE, RAW, REJECTED
 from stages.common.tables import read_json, read_table
 from stages.download.__main__ import download_dataset
 from stages.download.dataset.background import find_label
+from stages.download.dataset.clip_sources import FolderClips
 
 KEY = "download.dataset.background"
 
@@ -95,16 +96,18 @@ def test_two_labels_must_remain(clips: Path) -> None:
     ],
 )
 def test_unusable_folder_is_found_before_any_work(clips: Path, background: str, expected: str) -> None:
-    set_source(clips, background=background)
-    assert expected in problems(download_dataset)[KEY]
+    params = FolderClips(source="folder", path="clips", background=background)
+    [problem] = params.find_obstacles()
+    assert problem.key == KEY
+    assert expected in str(problem)
 
 
 def test_folder_that_does_not_fit_the_clips(clips: Path) -> None:
     set_source(clips, background="./empty")
     (clips / "empty").mkdir()
     assert "no audio in ./empty" in str(user_error(download_dataset))
-    write_clips(clips / "clips", "dog/none_of_these.1.wav")
+    write_clips(clips / "clips", "dog/none_of_these.other.1.wav")
     set_source(clips, background="./other")
-    assert "have one with the name none_of_these.1" in str(user_error(download_dataset))
+    assert "have one with the name none_of_these.other.1" in str(user_error(download_dataset))
     write_clips(clips / "clips", "none_of_these/3.wav")
     assert "the clips have a label none_of_these" in str(user_error(download_dataset))
