@@ -38,7 +38,7 @@ def test_background_in_all_stages(copied: Path, monkeypatch: pytest.MonkeyPatch)
     (RAW / "audio").rename("clips")
     write_noise(Path("noise"), 12)
     set_params(copied, {"download.dataset": {"source": "folder", "path": "clips", "background": "./noise"}})
-    set_params(copied, {"train.epochs": 2, "evaluate.max_background": 0.4})
+    set_params(copied, {"train.epochs": 2, "evaluate.calibrate": True, "evaluate.max_background": 0.4})
     for stage in (download_dataset, split, resample_encode, measure_baselines, train, evaluate, publish):
         stage()
     splits = pd.read_csv("data/splits.csv")
@@ -57,6 +57,7 @@ def test_background_in_all_stages(copied: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(metrics["per_label"]) == 10
     assert metrics["selection_accuracy"] * 10 == pytest.approx(round(metrics["selection_accuracy"] * 10))
     answer = metrics["answer"]
+    assert answer["temperature"] != 1
     assert (answer["validation_clips"], answer["validation_background_clips"], answer["background_clips"]) == (10, 3, 3)
     # The published model answers as it was measured.
     expected = {key: answer[key] for key in ("temperature", "threshold", "background")}

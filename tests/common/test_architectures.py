@@ -40,7 +40,6 @@ def check_predictions(tolerance: float) -> None:
 def test_model_of_cached_feature_encoder(copied: Path) -> None:
     """The saved model has the feature encoder that training did not run."""
     set_params(copied, {"resample_encode.cache": "feature_encoder", "train.freeze": "feature_encoder"})
-    set_params(copied, {"evaluate.calibrate": False})
     resample_encode()
     train()
     evaluate()
@@ -60,7 +59,6 @@ def test_model_of_cached_base(copied: Path, architecture: str) -> None:
         set_params(copied, {"resample_encode.feature_extractor": {}})
     set_params(copied, {"resample_encode.cache": "base", "train.freeze": "base"})
     set_params(copied, {"train.window_seconds": None, "train.dropout": None, "train.attention_dropout": 0.0})
-    set_params(copied, {"evaluate.calibrate": False})
     resample_encode()
     train()
     evaluate()

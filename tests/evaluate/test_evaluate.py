@@ -31,8 +31,7 @@ def measured(finished: Path) -> dict[str, Any]:
     return read_json(finished / METRICS)
 
 
-def test_predictions_agree_with_pipeline(finished: Path, table: pd.DataFrame, measured: dict[str, Any]) -> None:
-    """They differ by the temperature only."""
+def test_predictions_agree_with_pipeline(finished: Path, table: pd.DataFrame) -> None:
     labels = list(table.columns[3:])
     np.testing.assert_allclose(table[labels].sum(axis=1), 1.0, atol=1e-4)
     assert (table[labels].idxmax(axis=1) == table["prediction"]).all()
@@ -42,8 +41,7 @@ def test_predictions_agree_with_pipeline(finished: Path, table: pd.DataFrame, me
         samples = load_audio(finished / f"data/raw/audio/{row['label']}/{row['clip']}.wav", 16_000)
         expected = {item["label"]: item["score"] for item in classify(samples)}
         assert max(expected, key=expected.get) == row["prediction"]
-        powers = np.array([expected[label] for label in labels]) ** (1 / measured["answer"]["temperature"])
-        np.testing.assert_allclose(powers / powers.sum(), row[labels].astype(float), atol=2e-3)
+        np.testing.assert_allclose([expected[label] for label in labels], row[labels].astype(float), atol=5e-4)
 
 
 def test_metrics_agree_with_predictions(finished: Path, table: pd.DataFrame, measured: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def test_table_of_predictions() -> None:
 @pytest.mark.slow
 def test_windows_are_averaged(copied: Path) -> None:
     complete = pd.read_csv(PREDICTIONS)
-    set_params(copied, {"evaluate.window_seconds": 0.3})
+    set_params(copied, {"evaluate.window_seconds": 0.3, "evaluate.calibrate": True})
     main()
     table = pd.read_csv(PREDICTIONS)
     assert table["clip"].tolist() == complete["clip"].tolist()

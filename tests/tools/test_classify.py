@@ -14,8 +14,8 @@ from helpers import error_of, tone, write_tiny_model
 from stages.common.answers import NONE
 from stages.common.classifier import load_classifier, load_config
 from stages.common.encoded_clips import open_encoded_clips, select_split
-from stages.common.paths import CLIPS, ENCODED, FINETUNED, METRICS, PREDICTIONS, RAW, SPLITS
-from stages.common.tables import read_json, read_table
+from stages.common.paths import CLIPS, ENCODED, FINETUNED, PREDICTIONS, RAW, SPLITS
+from stages.common.tables import read_table
 from stages.common.windows import ClipDataset
 from stages.evaluate.prediction import predict
 from tools.classify import __main__ as tool
@@ -69,7 +69,7 @@ def test_numbers_are_those_of_evaluate(
     encoded = open_encoded_clips(ENCODED)
     model = load_classifier(FINETUNED, load_config(FINETUNED), new_head=False).eval()
     clips = ClipDataset(select_split(encoded, read_table(SPLITS), "test"))
-    averaged = predict(model, encoded, clips, 4800, 8).to_probabilities(read_json(METRICS)["answer"]["temperature"])
+    averaged = predict(model, encoded, clips, 4800, 8).to_probabilities()
     complete = pd.read_csv(tmp_path / "complete.csv").set_index("file").loc[files]
     np.testing.assert_allclose(complete["probability"], expected[labels].astype(float).max(axis=1), atol=2e-6)
     assert complete["label"].tolist() == expected["prediction"].tolist()

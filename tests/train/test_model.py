@@ -60,7 +60,7 @@ def test_label_names_set_in_config(finished: Path) -> None:
 def test_leftovers_in_the_config_do_not_change_the_predictions(copied: Path, leftover: dict[str, Any]) -> None:
     """pipeline() gives what evaluate measured."""
     change_config(**leftover)
-    set_params(copied, {"train.epochs": 1, "evaluate.calibrate": False})
+    set_params(copied, {"train.epochs": 1})
     main()
     evaluate()
     table = pd.read_csv(PREDICTIONS)
