@@ -40,7 +40,7 @@ def draw_logits(draw: st.DrawFn) -> Logits:
     return make_logits(values[: len(actual)], actual)._replace(rows=rows, values=values)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(draw_logits())
 def test_temperature_never_makes_the_loss_worse(logits: Logits) -> None:
     temperature = fit_temperature(logits)
