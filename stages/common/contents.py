@@ -49,6 +49,7 @@ class Source(BaseModel):
     licence: str | list[str]
     title: str = ""
     revision: str = ""
+    background: Text | None = None
 
 
 class Counts(BaseModel):
@@ -73,6 +74,7 @@ class Encoding(BaseModel):
 
     max_seconds: Annotated[float, Field(gt=0)]
     segments: bool = False
+    background: Text | None = None
 
 
 class Training(BaseModel):
@@ -82,6 +84,21 @@ class Training(BaseModel):
     best_epoch: Annotated[int, Field(ge=1)]
     train: dict[str, Any]
     resample_encode: Encoding
+
+
+class Answer(BaseModel):
+    """The key `answer` of metrics/metrics.json."""
+
+    temperature: Annotated[float, Field(gt=0)]
+    threshold: Share | None
+    background: Text | None
+    validation_clips: Count
+    validation_background_clips: Count
+    coverage: Share
+    accuracy: Share | None
+    background_clips: Count
+    let_through: Share | None
+    curve: list[dict[str, float]]
 
 
 class Metrics(BaseModel):
@@ -98,6 +115,7 @@ class Metrics(BaseModel):
     n_clips: Count
     n_groups: Count
     interval_of: str
+    answer: Answer
     per_label: list[dict[str, Any]]
 
 

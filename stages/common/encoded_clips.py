@@ -32,7 +32,7 @@ class EncodedClips(NamedTuple):
     labels: names, in the order of ids.
     extractor: the feature extractor.
     feature_column: the model's input (input_values, input_features), or one of CACHE_COLUMNS.
-    settings: the params that the clips were encoded with.
+    settings: the params that the clips were encoded with, and the background if there is one.
     """
 
     rows: Dataset
@@ -50,6 +50,15 @@ class EncodedClips(NamedTuple):
     def cached_part(self) -> str | None:
         """The part of the model whose output is cached; None if the features are the model's input."""
         return next((part for part, column in CACHE_COLUMNS.items() if column == self.feature_column), None)
+
+    @property
+    def background(self) -> str | None:
+        """The label of clips that have none of the others, which are left out of accuracies; None: there is none."""
+        return self.settings.get("background")
+
+    def drop_background(self, splits: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of splits.csv whose label is not the background."""
+        return splits[splits["label"] != self.background]
 
 
 def describe_features(column: str, labels: list[str], row: tuple[Any, ...]) -> Features:

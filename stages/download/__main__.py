@@ -22,6 +22,7 @@ def download_dataset() -> None:
     import pandas as pd
 
     from stages.common.tables import Clip, write_json, write_table
+    from stages.download.dataset import background
     from stages.download.dataset import clips as clip_files
     from stages.download.params import DatasetParams
 
@@ -30,11 +31,17 @@ def download_dataset() -> None:
         fetched = params.fetch(folder / "audio")
         if params.originals:
             fetched.origin["originals"] = clip_files.count_originals(list(fetched.files), params.originals)
+        if params.background and background.is_folder(params.background):
+            fetched = background.add_folder(params.background, fetched, folder / "audio")
         clips, broken = clip_files.inspect_clips(fetched.files)
         ignored, rejected = fetched.ignored, fetched.rejected + broken
         clip_files.report_rejected(ignored, rejected)
         clip_files.report_lost_labels(clips, ignored + rejected)
         clip_files.check_usable(clips, rejected, params.max_rejected)
+        if params.background:
+            label = background.find_label(params.background, [clip.label for clip in clips])
+            clip_files.require_two_labels(clips, label)
+            fetched.origin["background"] = label
         write_table(folder / CLIPS.name, pd.DataFrame(clips, columns=Clip._fields))
         repeated = clip_files.find_repetitions(folder, clips)
         write_table(folder / REPETITIONS.name, pd.DataFrame(repeated, columns=["clip", "recording"]))

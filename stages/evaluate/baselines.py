@@ -1,5 +1,7 @@
 """Measure two baselines that need no model: the most frequent label, and a logistic regression on the spectrum.
 
+Clips of the background are left out.
+
 Reads   params.yaml: resample_encode.max_seconds and segments; data/raw/; data/splits.csv
 Writes  metrics/baselines.json: accuracy of each baseline
 Run     python -m stages.evaluate.baselines
@@ -16,7 +18,7 @@ import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handle
 from stages.common.audio import load_audio, power_spectrogram
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import Number, load_params
-from stages.common.paths import BASELINES, CLIPS, RAW, SPLITS
+from stages.common.paths import BASELINES, CLIPS, DATASET_SOURCE, RAW, SPLITS
 from stages.common.segments import read_segments
 from stages.common.stage import run_stage
 from stages.common.threads import map_in_threads
@@ -121,12 +123,14 @@ def measure_baselines(
 
 def main() -> None:
     """Write the accuracies."""
-    from stages.common.tables import read_table, write_json
+    from stages.common.tables import read_json, read_table, write_json
 
     seconds = load_params("resample_encode.max_seconds", Number)
     segments = load_params("resample_encode.segments", bool)
-    require_files(CLIPS, SPLITS)
-    accuracies = measure_baselines(RAW, read_table(CLIPS), read_table(SPLITS), seconds, segments)
+    require_files(CLIPS, SPLITS, DATASET_SOURCE)
+    splits = read_table(SPLITS)
+    measured = splits[splits["label"] != read_json(DATASET_SOURCE).get("background")]
+    accuracies = measure_baselines(RAW, read_table(CLIPS), measured, seconds, segments)
     with atomic_outputs(BASELINES) as [file]:
         write_json(file, accuracies)  # not rounded, since a model may be exactly as good
     print(f"{BASELINES}: " + ", ".join(f"{name} {value:.3f}" for name, value in accuracies.items()))

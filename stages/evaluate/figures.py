@@ -1,4 +1,4 @@
-"""Draw the figures of the result: learning curves, confusion matrix, reliability diagram, spectrograms.
+"""Draw the figures of the result: learning curves, confusion matrix, reliability diagram, answers, spectrograms.
 
 To add a figure to the report, write a function that draws on Axes, and list it in FIGURES.
 """
@@ -41,7 +41,7 @@ class Result(NamedTuple):
 
     epochs: as `read_epochs` returns them. best_epoch: the one whose weights were measured.
     predictions: the content of predictions.csv, with one probability column per label from the fourth column on.
-    reliability: as `metrics.reliability` returns it.
+    reliability: as `metrics.reliability` returns it. answer: as `calibration.measure_answers` returns it.
     undrawable: characters of labels that no font has.
     """
 
@@ -49,6 +49,7 @@ class Result(NamedTuple):
     best_epoch: int
     predictions: pd.DataFrame
     reliability: list[dict[str, Any]]
+    answer: dict[str, Any]
     undrawable: frozenset[str] = frozenset()
 
     @property
@@ -103,10 +104,32 @@ def draw_reliability(axes: Axes, result: Result) -> None:
     axes.set(xlabel="probability of the predicted label", ylabel="accuracy")
 
 
+def draw_answers(axes: Axes, result: Result) -> None:
+    """Draw the accuracy of the answers, and the share of the background that gets a label, by the share of answers."""
+    curve, answer = result.answer["curve"], result.answer
+    coverage = [row["coverage"] for row in curve]
+    axes.plot(coverage, [row["accuracy"] for row in curve], color=TRAIN_COLOUR, marker=".", label="accuracy of answers")
+    points = [(answer["accuracy"], TRAIN_COLOUR)]
+    if answer["let_through"] is not None:
+        through = [row["let_through"] for row in curve]
+        axes.plot(coverage, through, color=EVAL_COLOUR, marker=".", label="background let through")
+        points.append((answer["let_through"], EVAL_COLOUR))
+    if answer["threshold"] is not None:
+        line = axes.axvline(answer["coverage"], color="grey", linestyle=":")
+        line.set_label(f"threshold {answer['threshold']:.2f}")
+        for value, colour in points:
+            if value is not None:
+                axes.scatter(answer["coverage"], value, s=60, color=colour, zorder=3)
+    axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", title="Answers")
+    axes.set(xlabel="share of the clips that get a label", ylabel="share")
+    axes.legend(loc="center left")
+
+
 FIGURES: dict[str, Callable[[Axes, Result], None]] = {
     "learning_curves": draw_learning_curves,
     "confusion": draw_confusion,
     "reliability": draw_reliability,
+    "answers": draw_answers,
 }
 
 

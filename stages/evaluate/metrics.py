@@ -109,13 +109,14 @@ def measure(
     baselines: dict[str, float],
     selected_on: str,
     selection_accuracy: float,
+    background: str | None = None,
 ) -> dict[str, Any]:
     """Compute the content of metrics.json. `dvc exp show` shows its numbers, in this order, and skips its lists.
 
     Args:
         groups: an id for each test clip, shape (clips,).
         baselines: accuracy of each. selected_on: the split that selected the best epoch. selection_accuracy: of this
-            epoch on this split.
+            epoch on this split. background: a label that has no test clips.
     """
     probabilities, actual, predicted = predictions.probabilities, predictions.actual, predictions.predicted
     numbers = {name: function(probabilities, actual) for name, function in METRIC_FUNCTIONS.items()}
@@ -135,7 +136,7 @@ def measure(
         "n_clips": len(actual),
         "n_groups": len(set(groups)),
         "interval_of": "groups" if len(set(groups)) < len(groups) else "clips",
-        "per_label": per_label(actual, predicted, predictions.labels),
+        "per_label": [row for row in per_label(actual, predicted, predictions.labels) if row["label"] != background],
         "reliability": reliability(probabilities, actual),
     }
 

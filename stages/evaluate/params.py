@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from stages.common.errors import UserError
-from stages.common.params import Seconds, Section, Threads, find_window_conflicts
+from stages.common.params import Number, Seconds, Section, Threads, find_window_conflicts
 
 
 class EvaluateParams(Section):
@@ -20,6 +20,16 @@ class EvaluateParams(Section):
     )
     window_seconds: Seconds | None = Field(
         None, description="Average the predictions of a clip's windows; null: complete clips, as in pipeline()."
+    )
+    calibrate: bool = Field(
+        True,
+        description="Correct the probabilities with a temperature, fitted to the validation clips; false: do not.",
+    )
+    max_background: Number | None = Field(
+        0.05, ge=0, le=1, description="Largest share of the background's validation clips that gets a label; null: any."
+    )
+    min_answered_accuracy: Number | None = Field(
+        None, ge=0, le=1, description="Smallest accuracy of the validation clips that get a label; null: any."
     )
 
     def find_conflicts(self, sections: dict[str, Any]) -> Iterator[UserError]:

@@ -1,17 +1,22 @@
 """Assemble the model repository: the model, its card, its metrics and training logs. Push it if requested.
 
+The config.json of the model gets the key `answer`: the temperature and the threshold that `evaluate` set.
+
 Reads   params.yaml: publish; models/finetuned/; metrics/; the source.json of data/raw/ and models/base/
 Writes  models/published/
 Run     python -m stages.publish
 """
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
+from stages.common.answers import Answering
 from stages.common.errors import UserError, damaged, reading
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
@@ -74,6 +79,16 @@ def check_copied_files() -> None:
         raise damaged(RUNS, "it is empty")
 
 
+def write_answering(folder: Path, answer: dict[str, Any]) -> None:
+    """Add the key `answer` to the config.json of a model. answer: the same key of metrics.json."""
+    from stages.common.tables import read_json
+
+    config = read_json(folder / "config.json")
+    config["answer"] = {name: answer[name] for name in Answering._fields}
+    # As Transformers writes it, so that the files differ in one key.
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def git_commit() -> str:
     """Return the commit of the checkout, 7 digits, followed by + if tracked files differ from it."""
     git = partial(subprocess.run, capture_output=True, text=True, check=True)
@@ -101,6 +116,7 @@ def main() -> Callable[[], None] | None:
     repo = params.name if "/" in params.name else f"{owner}/{params.name}"
     with atomic_outputs(PUBLISHED) as [folder]:
         shutil.copytree(FINETUNED, folder)
+        write_answering(folder, read_json(METRICS)["answer"])
         for file in (METRICS, PREDICTIONS, FIGURE):
             shutil.copyfile(file, folder / file.name)
         shutil.copytree(RUNS, folder / RUNS.name)

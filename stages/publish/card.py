@@ -72,7 +72,8 @@ def write_card(file: Path, repo: str) -> None:
     name = repo.split("/")[-1]
     data, base, metrics = read_json(DATASET_SOURCE), read_json(BASE_SOURCE), read_json(METRICS)
     config, training = read_json(FINETUNED / "config.json"), read_json(TRAINING)
-    encoding = {f"resample_encode.{key}": value for key, value in training["resample_encode"].items()}
+    settings = {name: value for name, value in training["resample_encode"].items() if name != "background"}
+    encoding = {f"resample_encode.{key}": value for key, value in settings.items()}
     max_seconds = training["resample_encode"]["max_seconds"]
     sampling_rate = read_json(FINETUNED / "preprocessor_config.json")["sampling_rate"]
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent))

@@ -3,7 +3,7 @@
 Reads   params.yaml: resample_encode; data/raw/ (clips.csv and the files it lists); models/base/
 Writes  data/encoded/: a data set for `datasets.load_from_disk` with clip, label, the start of a segment if clips are
         cut into them and, in float16, the model's input or the output of a part of the model; the feature extractor's
-        config; encoding.json with these params
+        config; encoding.json with these params and, if there is one, the label of the background
 Run     python -m stages.resample_encode
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
-from stages.common.paths import BASE, CLIPS, ENCODED
+from stages.common.paths import BASE, CLIPS, DATASET_SOURCE, ENCODED
 from stages.common.stage import run_stage
 from stages.resample_encode.params import ResampleEncodeParams
 
@@ -51,12 +51,12 @@ def main() -> None:
 
     # isort: split
     from stages.common.encoded_clips import cut_shards, describe_features, write_description
-    from stages.common.tables import read_table
+    from stages.common.tables import read_json, read_table
     from stages.resample_encode.encoder import ClipRow, Encoder, count_workers
 
     params = load_params("resample_encode", ResampleEncodeParams)
-    require_files(CLIPS, BASE / "config.json")
-    table = read_table(CLIPS)
+    require_files(CLIPS, DATASET_SOURCE, BASE / "config.json")
+    table, background = read_table(CLIPS), read_json(DATASET_SOURCE).get("background")
     rows = [ClipRow(*row) for row in table[list(ClipRow._fields)].astype({"seconds": float}).itertuples(index=False)]
     encoder = Encoder(params)
     # The shape of one clip's features describes those of all, so that shards need not wait for each other.
@@ -71,7 +71,8 @@ def main() -> None:
             encoder.silent |= write_shards(address, folder, columns, rows, shards, params)
         else:
             encoder.write_shards(folder, columns, rows, shards, count_workers(params))
-        write_description(folder, columns, shards, params.settings())
+        settings = params.settings() | ({"background": background} if background else {})
+        write_description(folder, columns, shards, settings)
         encoder.extractor.save_pretrained(folder)
     if params.segments:
         report_segments(table, counts, sorted(encoder.silent))

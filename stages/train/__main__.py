@@ -1,7 +1,7 @@
 """Fine-tune the base model and keep its best epoch.
 
 Reads   params.yaml: train; models/base/; data/encoded/; data/splits.csv (validation selects the best epoch, or test if
-        there are no validation clips)
+        there are no validation clips; clips of the background are not used for it)
 Writes  models/finetuned/: a checkpoint for `pipeline("audio-classification")`, and training.json with the params it was
         trained with
         metrics/train/: DVCLive, one row per epoch
@@ -60,7 +60,7 @@ def main() -> None:
         fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"
         best = with_smaller_batches(train, params.batch_size, "train.batch_size", fix, divide=True)
         encoded.extractor.save_pretrained(folder)
-        selected_on, epoch = training.selection_split(splits), round(best["epoch"])
+        selected_on, epoch = training.selection_split(encoded.drop_background(splits)), round(best["epoch"])
         used = params.model_dump(exclude=WITHOUT_EFFECT)
         content = {"selected_on": selected_on, "best_epoch": epoch, "train": used, "resample_encode": encoded.settings}
         write_json(folder / TRAINING.name, content)

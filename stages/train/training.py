@@ -83,7 +83,8 @@ def fit(
     window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
     arguments = training_arguments(params, micro_batch, folders.checkpoints)
     loss, rank = make_loss(params), arguments.process_index
-    clips, selecting = (select_split(encoded, splits, name) for name in ("train", selection_split(splits)))
+    clips, measured = select_split(encoded, splits, "train"), encoded.drop_background(splits)
+    selecting = select_split(encoded, measured, selection_split(measured))
     recordings = selecting.number_recordings() if encoded.settings.get("segments") else None
     batches = EpochBatches(len(clips.labels), micro_batch, params.seed, rank, arguments.world_size)
     device = choose_resident_device(arguments.device, clips.features)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import HARD_NAMES, names, sha256_of, tone
+from helpers import ANSWER, HARD_NAMES, names, sha256_of, tone
 from huggingface_hub import ModelCard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -64,6 +64,8 @@ def write_results(labels: list[str]) -> tuple[Result, dict[str, Any], dict[str, 
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"step\t{name}\n1\t0.5\n")
     metrics = measure(predictions, ids // 2, {"majority": 0.1, "spectrum": 0.2}, "test", 0.5)
+    answer = ANSWER | {"background": labels[0], "let_through_as": [{"label": name, "n_clips": 1} for name in labels]}
+    metrics["answer"] = answer
     leakage = {name: {"test_clips": 3, "known": 3, "shared": 1} for name in labels}
     totals = {"total": {"train": 1, "validation": 0, "test": 1}, "method": "random", "seed": 1}
     totals |= {"left_out": 0, "leakage": leakage}
@@ -85,7 +87,7 @@ def write_results(labels: list[str]) -> tuple[Result, dict[str, Any], dict[str, 
     soundfile.write(paths.RAW / "a.wav", tone(0.1), 22_050)
     facts = {"sha256": sha256_of(paths.RAW / "a.wav"), "sampling_rate": 22_050, "channels": 1, "seconds": 0.1}
     write_table(paths.CLIPS, pd.DataFrame({"clip": labels, "label": labels, "path": "a.wav"}).assign(**facts))
-    return Result(read_epochs(paths.EPOCHS), 1, predictions.to_table(), metrics["reliability"]), metrics, totals
+    return Result(read_epochs(paths.EPOCHS), 1, predictions.to_table(), metrics["reliability"], answer), metrics, totals
 
 
 @settings(deadline=None, max_examples=1)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.common.audio import load_audio
-from stages.common.paths import BASELINES, CLIPS, RAW, SPLITS
-from stages.common.tables import read_json
+from stages.common.paths import BASELINES, CLIPS, DATASET_SOURCE, RAW, SPLITS
+from stages.common.tables import read_json, write_json
 from stages.evaluate import baselines
 from stages.evaluate.baselines import (
     BANDS,
@@ -131,6 +131,7 @@ def test_written_accuracy_is_exact(workspace: Path, capsys: pytest.CaptureFixtur
     clips.assign(sampling_rate=22_050, channels=1, seconds=1.0).to_csv(CLIPS, index=False)
     split = np.where(clips["clip"].isin(test), "test", "train")
     clips[["clip", "label"]].assign(split=split, group=clips["clip"]).to_csv(SPLITS, index=False)
+    write_json(DATASET_SOURCE, {"source": "folder", "id": "x", "licence": "unknown"})
     main()
     baselines = read_json(BASELINES)
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])

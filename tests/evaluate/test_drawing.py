@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import HARD_NAMES, ROOT
+from helpers import ANSWER, HARD_NAMES, ROOT
 
 from stages.evaluate.drawing import find_fonts, label_text, shorten
 from stages.evaluate.figures import Result, draw_confusion, render_svg, save_result
@@ -30,7 +30,7 @@ def make_result(labels: list[str]) -> Result:
     table = pd.DataFrame({"clip": labels, "label": labels, "prediction": labels})
     epochs = pd.DataFrame({"eval_accuracy": [0.5], "eval_loss": [1.0], "train_loss": [1.0]}, index=[1])
     table = table.join(pd.DataFrame(probabilities, columns=labels))
-    return Result(epochs, 1, table, reliability(probabilities, np.arange(len(labels))))
+    return Result(epochs, 1, table, reliability(probabilities, np.arange(len(labels))), ANSWER)
 
 
 def draw_elsewhere(folder: Path, result: Result, environment: dict[str, str]) -> tuple[bytes, bytes]:

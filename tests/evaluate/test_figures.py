@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import tone
+from helpers import ANSWER, tone
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -46,7 +46,7 @@ def result() -> Result:
         {"eval_accuracy": [0.2, 0.6, 0.6], "eval_loss": [2.0, 1.0, np.inf], "train_loss": [2.1, 0.9, 0.4]},
         index=pd.Index([1, 2, 3], name="epoch"),
     )
-    return Result(epochs, 2, predictions, reliability(probabilities, np.array(ACTUAL)))
+    return Result(epochs, 2, predictions, reliability(probabilities, np.array(ACTUAL)), ANSWER)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import git, sha256_of, tone
+from helpers import ANSWER, git, sha256_of, tone
 from PIL import Image
 
 from stages.common.tables import select_scores
@@ -137,6 +137,7 @@ def make_content(folder: Path, labels: list[str], clips: int, wrong: int, second
                 {"label": label, "precision": 0.5, "recall": 0.25, "f1": 1 / 3, "n_clips": 2} for label in labels
             ],
             "reliability": reliability,
+            "answer": ANSWER,
         },
         "split": {
             "method": "grouped",
@@ -147,7 +148,7 @@ def make_content(folder: Path, labels: list[str], clips: int, wrong: int, second
                 "artist": {"test_clips": clips, "known": clips - 1, "shared": 2},
             },
         },
-        "result": Result(epochs, 2, predictions, reliability),
+        "result": Result(epochs, 2, predictions, reliability, ANSWER),
         "raw": raw,
     }
 
@@ -208,7 +209,7 @@ def test_html_is_well_formed(page: Page) -> None:
     assert page.stray == page.open == []
     assert page.find_all("html") == [{"lang": "en"}]
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    assert len(set(ids)) == len(ids) == 7
+    assert len(set(ids)) == len(ids) == 8
 
 
 def test_report_needs_no_other_file(example: str, page: Page) -> None:
@@ -229,8 +230,8 @@ def test_headings_skip_no_level(page: Page) -> None:
 
 
 def test_images_have_descriptions(page: Page) -> None:
-    assert len(figures_of(page)) == 3
-    assert len(page.find_all("img")) == 3 + MAX_ERRORS
+    assert len(figures_of(page)) == 4
+    assert len(page.find_all("img")) == 4 + MAX_ERRORS
     assert all(image["alt"] for image in page.find_all("img"))
     assert all(region["aria-label"] for _, region in page.tags if region.get("role") == "region")
 

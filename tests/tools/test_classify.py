@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 from helpers import error_of, tone, write_tiny_model
 
+from stages.common.answers import NONE
 from stages.common.classifier import load_classifier, load_config
 from stages.common.encoded_clips import open_encoded_clips, select_split
 from stages.common.paths import CLIPS, ENCODED, FINETUNED, PREDICTIONS, RAW, SPLITS
@@ -67,7 +69,7 @@ def test_numbers_are_those_of_evaluate(
     encoded = open_encoded_clips(ENCODED)
     model = load_classifier(FINETUNED, load_config(FINETUNED), new_head=False).eval()
     clips = ClipDataset(select_split(encoded, read_table(SPLITS), "test"))
-    averaged, _ = predict([model], encoded, clips, 4800, 8)
+    averaged = predict([model], encoded, clips, 4800, 8).to_probabilities()
     complete = pd.read_csv(tmp_path / "complete.csv").set_index("file").loc[files]
     np.testing.assert_allclose(complete["probability"], expected[labels].astype(float).max(axis=1), atol=2e-6)
     assert complete["label"].tolist() == expected["prediction"].tolist()
@@ -112,6 +114,28 @@ def test_mixed_files(classify: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "p.csv: has the results of 6 recordings already" in err
     assert Path("p.csv").read_bytes().startswith(before)
     assert read_table(Path("p.csv"))["file"].tolist()[7:] == ["in/text.wav"]
+
+
+def test_none_of_these(classify: Run) -> None:
+    """No probability is above 1. The most probable labels move to the next columns."""
+    write_melody("in.wav")
+    usual = pd.read_csv(StringIO(classify("in.wav", "--format", "csv")[0])).loc[0]
+    for name in ("p.csv", "p.json", "p.parquet", "again.csv"):
+        classify("in.wav", "--threshold", 1, "--window", 0.5, "--out", name)
+    before = Path("again.csv").read_bytes()
+    assert classify("in.wav", "--threshold", 1, "--window", 0.5, "--out", "again.csv")[2] == 0
+    assert Path("again.csv").read_bytes() == before
+    table = pd.read_csv("p.csv")
+    assert set(table["label"]) == set(table["file_label"]) == {NONE}
+    assert table["probability"].isna().all()
+    assert (table["probability_2"] > table["probability_3"]).all()
+    pd.testing.assert_frame_equal(pd.read_parquet("p.parquet"), table)
+    pd.testing.assert_frame_equal(pd.read_json("p.json", lines=True), table, check_dtype=False)
+    out = classify("in.wav", "--threshold", 1)[0]
+    assert out.startswith(f"in.wav: {NONE}, {usual['label']} {usual['probability']:.1%}, ")
+    assert f"s  {NONE}\n" in classify("in.wav", "--threshold", 1, "--window", 0.5)[0]
+    assert classify("in.wav", "--threshold", 1, "--window", 0.5, "--format", "audacity")[0] == ""
+    assert classify("in.wav", "--threshold", 1.1)[2] == 2
 
 
 def test_formats_agree(classify: Run) -> None:

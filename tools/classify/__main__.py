@@ -154,7 +154,10 @@ def classify_files(options: Namespace, names: dict[str, str]) -> dict[str, str]:
     classifier = load_model(find_folder(options.model), options.precision)
     windows = plan_windows(classifier, options.window, options.hop)
     top = min(options.top, len(classifier.labels))
-    layout = Layout(classifier.labels, top, options.window is not None, windows.sampling_rate / 2)
+    answering = classifier.answering
+    if options.threshold is not None:
+        answering = answering._replace(threshold=options.threshold)
+    layout = Layout(classifier.labels, top, options.window is not None, windows.sampling_rate / 2, answering)
     progress = Progress(len(names))
     unreadable, cut = {}, []
     with closing(progress), closing(open_output(options.format, options.out, layout, names, progress.print)) as output:
@@ -197,10 +200,18 @@ def read_options() -> Namespace:
     add("--batch-size", type=int, default=8, metavar="N", help="windows in a batch; default: %(default)s")
     add("--threads", type=int, metavar="N", help="CPU threads of the model; default: all")
     add("--precision", choices=("fp32", "bf16", "auto"), default="fp32", help="auto: bf16 if the device has it")
+    add(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help='the label is "none of these" unless one is more probable than P (0 to 1); default: that of the model',
+    )
     options = parser.parse_args()
     for name in ("top", "batch_size", "threads"):
         if (value := getattr(options, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
+        parser.error("--threshold must be from 0 to 1")
     if options.hop is not None and options.window is None:
         parser.error("--hop needs --window")
     return options

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stages.common.answers import NONE, Answering, is_answered
 from stages.common.errors import UserError
 from stages.common.names import show
 from stages.common.tables import quote_formula, unquote_formula
@@ -26,12 +27,14 @@ class Layout(NamedTuple):
     labels: in the order of ids. top: number of the most probable labels in a row.
     windows: whether each window is a row, or each recording.
     high_hz: half of the sampling rate, the highest frequency that the model gets.
+    answering: what counts as an answer.
     """
 
     labels: list[str]
     top: int
     windows: bool
     high_hz: float
+    answering: Answering = Answering()
 
     @property
     def columns(self) -> list[str]:
@@ -42,10 +45,18 @@ class Layout(NamedTuple):
             return ["file", "seconds", *best]
         return ["file", "seconds", "start", "end", *best, "file_label", "file_probability"]
 
-    def rank(self, probabilities: np.ndarray) -> list[tuple[str, float]]:
-        """Return the most probable labels, with their probabilities."""
-        order = np.argsort(-probabilities, kind="stable")[: self.top]
-        return [(self.labels[i], round(float(probabilities[i]), 6)) for i in order]
+    def rank(self, probabilities: np.ndarray) -> list[tuple[str, float | None]]:
+        """Return the most probable labels, with their probabilities.
+
+        If none is an answer, NONE comes first, with the probability of the background, or None without one.
+        """
+        order = np.argsort(-probabilities, kind="stable")
+        ranked = [(self.labels[i], round(float(probabilities[i]), 6)) for i in order]
+        if is_answered(probabilities, self.labels, self.answering):
+            return [*ranked[: self.top]]
+        background = self.answering.background
+        others = [pair for pair in ranked if pair[0] != background]
+        return [(NONE, dict(ranked).get(background)), *others][: self.top]
 
     def rows(self, recording: "Recording") -> list[Row]:
         """Return the rows of a recording. The last one ends at its `seconds`, so a cut-off result can be noticed."""
@@ -59,16 +70,19 @@ class Layout(NamedTuple):
             ]
         return [dict(zip(self.columns, row)) for row in rows]
 
-    def join(self, recording: "Recording") -> list[tuple[float, float, str, float]]:
-        """Join consecutive windows of one label: start and end in seconds, label, mean probability."""
+    def join(self, recording: "Recording") -> list[tuple[float, float, str, float | None]]:
+        """Join consecutive windows of one label: start and end in seconds, label, mean probability (None for NONE)."""
         joined: list[tuple[float, float, str, list[float]]] = []
         for (start, end), probabilities in zip(recording.times, recording.probabilities):
             label, probability = self.rank(probabilities)[0]
             if joined and joined[-1][2] == label:
-                joined[-1] = (joined[-1][0], end, label, [*joined[-1][3], probability])
+                joined[-1] = (joined[-1][0], end, label, [*joined[-1][3], probability or 0.0])
             else:
-                joined.append((start, end, label, [probability]))
-        return [(start, end, label, float(np.mean(values))) for start, end, label, values in joined]
+                joined.append((start, end, label, [probability or 0.0]))
+        return [
+            (start, end, label, None if label == NONE else float(np.mean(values)))
+            for start, end, label, values in joined
+        ]
 
 
 def csv_line(values: list[Any]) -> str:
@@ -135,8 +149,8 @@ def drop_incomplete(rows: list[Row], layout: Layout) -> list[Row]:
 def describe(layout: Layout, recording: "Recording") -> str:
     """Return the predictions of a recording for people; with windows, also what is when."""
 
-    def percent(pairs: list[tuple[str, float]]) -> str:
-        return ", ".join(f"{show(label)} {probability:.1%}" for label, probability in pairs)
+    def percent(pairs: list[tuple[str, float | None]]) -> str:
+        return ", ".join(show(label) if value is None else f"{show(label)} {value:.1%}" for label, value in pairs)
 
     lines = [f"{show(recording.file)}: {percent(layout.rank(recording.mean))}"]
     if layout.windows:
@@ -150,9 +164,13 @@ def describe(layout: Layout, recording: "Recording") -> str:
 def as_track(form: str, layout: Layout, recording: "Recording") -> str:
     """Return a label track of Audacity or a selection table of Raven; consecutive windows of one label are joined.
 
+    Windows without an answer are left out.
+
     Audacity: start, end (seconds) and text in each line, separated by tabs. Raven: the same with a header.
     """
-    joined = [(start, end, show(label), value) for start, end, label, value in layout.join(recording)]
+    joined = [
+        (start, end, show(label), value) for start, end, label, value in layout.join(recording) if value is not None
+    ]
     if form == "audacity":
         return "".join(f"{start:.6f}\t{end:.6f}\t{label} {value:.2f}\n" for start, end, label, value in joined)
     name = show(Path(recording.file).name)

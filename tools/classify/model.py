@@ -10,6 +10,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from transformers import PreTrainedModel
 
+from stages.common.answers import Answering, read_answering, to_probabilities
 from stages.common.architectures import receptive_field
 from stages.common.classifier import load_classifier, load_config, load_extractor
 from stages.common.device import find_device, is_bf16_chosen
@@ -34,6 +35,7 @@ class Classifier:
         shortest: clip that the model can use, in samples.
         takes_samples: whether its input has a value for each sample, as that of HuBERT, and is no spectrogram.
         bf16: compute in bf16.
+        answering: the temperature of the probabilities, and what counts as an answer.
     """
 
     model: PreTrainedModel
@@ -42,6 +44,7 @@ class Classifier:
     shortest: int
     takes_samples: bool
     bf16: bool
+    answering: Answering
 
     @property
     def labels(self) -> list[str]:
@@ -62,7 +65,7 @@ class Classifier:
 
     @torch.inference_mode()
     def predict(self, features: list[np.ndarray]) -> np.ndarray:
-        """Return the probabilities of windows of the same shape: float64 (windows, labels).
+        """Return the probabilities of windows of the same shape, after the temperature: float64 (windows, labels).
 
         Raises:
             UserError: they do not fit into memory.
@@ -79,7 +82,7 @@ class Classifier:
                 f"{len(features)} windows do not fit into memory; lower --batch-size, or make --window shorter"
             ) from None
         several = self.model.config.problem_type == "multi_label_classification"
-        return (logits.sigmoid() if several else logits.softmax(-1)).numpy()
+        return logits.sigmoid().numpy() if several else to_probabilities(logits.numpy(), self.answering.temperature)
 
     def find_used_seconds(self, seconds: float) -> float:
         """Return how much of a clip is in the model's input: AST's feature extractor cuts it at its own length."""
@@ -129,4 +132,5 @@ def load_model(folder: Path, precision: str) -> Classifier:
     shortest = find_min_samples(extractor, receptive_field(config))
     second = np.zeros(max(shortest, extractor.sampling_rate), np.float32)
     takes_samples = extract_features(second, extractor).shape == second.shape
-    return Classifier(model, extractor, max_seconds, shortest, takes_samples, is_bf16_chosen(precision))
+    answering = read_answering(read_json(folder / "config.json"), folder / "config.json")
+    return Classifier(model, extractor, max_seconds, shortest, takes_samples, is_bf16_chosen(precision), answering)

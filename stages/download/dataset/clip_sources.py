@@ -20,7 +20,7 @@ from stages.common.extensions import EXTENSIONS
 from stages.common.hub_id import HubId
 from stages.common.params import Number, Seconds, Section
 from stages.common.user_paths import expand_path
-from stages.download.dataset import archives, parquet
+from stages.download.dataset import archives, background, parquet
 from stages.download.dataset.folders import copy_clip, list_files, measure_clips
 from stages.download.dataset.labels import Spellings
 from stages.download.dataset.selection import Candidate, save_clip, select_clips
@@ -56,6 +56,9 @@ class ClipSource(Section):
     originals: str | None = Field(
         None, description="CSV file with the columns clip and md5, to count the unmodified originals; null: none."
     )
+    background: str | None = Field(
+        None, description="Clips that have none of the labels: a label, or the path of a folder, with a slash."
+    )
 
     def find_obstacles(self) -> Iterator[UserError]:
         """Check that files and folders exist and that the disk has space for the clips."""
@@ -65,6 +68,7 @@ class ClipSource(Section):
                     yield UserError(f"no file {self.originals}", key="download.dataset.originals")
             except UserError as error:
                 yield error
+        yield from background.find_obstacles(self.background, getattr(self, "path", None))
 
 
 def _check_space(needed: int, key: str) -> Iterator[UserError]:
@@ -121,7 +125,8 @@ class FolderClips(ClipSource):
         """Check that files and folders exist and that the disk has space for the clips."""
         yield from super().find_obstacles()
         try:
-            yield from _check_space(measure_clips(self._find_root()), "download.dataset.path")
+            size = measure_clips(self._find_root()) + background.measure(self.background)
+            yield from _check_space(size, "download.dataset.path")
         except UserError as error:
             yield error
 

@@ -13,7 +13,7 @@ from stages.common.errors import UserError
 from stages.common.lfs import POINTER, is_pointer
 from stages.common.tables import Clip
 from stages.common.threads import map_in_threads
-from stages.download.dataset import repetitions
+from stages.download.dataset import background, repetitions
 from stages.download.dataset.folders import LINK
 from stages.download.dataset.selection import HIDDEN, MISPLACED, NOT_AUDIO
 
@@ -71,11 +71,18 @@ def check_usable(clips: list[Clip], unusable: list[tuple[str, str]], max_rejecte
             f"{max_rejected}; fix or remove them, or raise max_rejected",
             key="download.dataset.max_rejected",
         )
-    labels = sorted({clip.label for clip in clips})
+    require_two_labels(clips)
+    labels = {clip.label for clip in clips}
     if taken := sorted(RESERVED & set(labels)):
         raise UserError(f"label {taken[0]} is the name of a column of metrics/predictions.csv; rename its folder")
+
+
+def require_two_labels(clips: list[Clip], background: str | None = None) -> None:
+    """Raise UserError if the clips, without those of the background, have fewer than two labels."""
+    labels = sorted({clip.label for clip in clips} - {background})
     if len(labels) < 2:
-        raise UserError(f"a classifier needs at least two labels, found {labels}; add a folder per label")
+        besides = f" besides the background {background}" if background else ""
+        raise UserError(f"a classifier needs at least two labels{besides}, found {labels}; add a folder per label")
 
 
 def count_originals(files: list[Path], path: str) -> dict[str, Any]:
@@ -170,6 +177,8 @@ def _find_label(path: str, reason: str) -> str:
         return path.rstrip("/") if path.count("/") == 1 else ""
     path = path[1:-1] if path.endswith(("'", '"')) else path  # escaped paths have quotes
     parts = PurePosixPath(path.lstrip("/")).parts
+    if parts and parts[0] == background.LABEL:  # its folders are no labels
+        return background.LABEL
     return parts[0 if reason == MISPLACED else -2] if len(parts) > 1 else ""
 
 

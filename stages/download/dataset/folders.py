@@ -27,10 +27,13 @@ class Listing(NamedTuple):
     rejected: list[tuple[str, str]]
 
 
-def list_files(root: Path) -> Listing:
+def list_files(root: Path, key: str = "download.dataset.path") -> Listing:
     """List all files in a folder. Links are followed, because folders of labels are often made of them.
 
     Each folder is read once, those near the top first, so that a link to a parent ends.
+
+    Args:
+        key: of params.yaml that names the folder, for messages.
 
     Raises:
         UserError: the folder itself cannot be listed.
@@ -39,7 +42,7 @@ def list_files(root: Path) -> Listing:
     read = {_identity(root): "."}
     level = [""]
     while level:
-        folders = [entry for folder in level for entry in _list_folder(root, folder, listing)]
+        folders = [entry for folder in level for entry in _list_folder(root, folder, listing, key)]
         level = []
         for entry in sorted(folders, key=lambda entry: (entry.is_symlink(), entry.path)):
             path = Path(entry.path).relative_to(root).as_posix()
@@ -52,7 +55,7 @@ def list_files(root: Path) -> Listing:
     return listing
 
 
-def _list_folder(root: Path, folder: str, listing: Listing) -> list["os.DirEntry[str]"]:
+def _list_folder(root: Path, folder: str, listing: Listing, key: str) -> list["os.DirEntry[str]"]:
     """Add the files of a folder to the listing, and return its folders."""
     try:
         entries = list(os.scandir(root / folder))
@@ -60,7 +63,7 @@ def _list_folder(root: Path, folder: str, listing: Listing) -> list["os.DirEntry
         if error.errno in MACHINE:
             raise
         if not folder:
-            raise UserError(f"{root}: {error.strerror}", key="download.dataset.path") from None
+            raise UserError(f"{root}: {error.strerror}", key=key) from None
         listing.rejected.append((f"{show_path(folder)}/", f"cannot be listed: {error.strerror}"))
         return []
     if not entries and folder:
