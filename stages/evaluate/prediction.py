@@ -10,7 +10,8 @@ import torch
 from tqdm import tqdm
 
 from stages.common.architectures import use_cached_part
-from stages.common.classifier import load_classifier, load_config
+from stages.common.classifier import load_classifier
+from stages.common.configs import load_config
 from stages.common.device import find_device, with_smaller_batches
 from stages.common.encoded_clips import EncodedClips, collate, select_split
 from stages.common.errors import UserError
