@@ -142,7 +142,11 @@ def export(options: Namespace) -> None:
         raise UserError("is an ONNX file already; choose the folder of a PyTorch model", file=source)
     if out.resolve() in {folder.resolve() for folder in (BASE, FINETUNED, PUBLISHED)}:
         raise UserError("DVC writes this folder; choose another --out, or set publish.onnx: true", file=out)
+    from transformers.utils import logging
+
     from stages.publish.onnx_export import export_model
+
+    logging.disable_progress_bar()
 
     clips = list_test_clips()
     samples, kind = read_samples(clips, source)

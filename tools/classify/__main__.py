@@ -140,7 +140,9 @@ def classify_files(options: Namespace, names: dict[str, str]) -> dict[str, str]:
         The reasons of the recordings that cannot be classified.
     """
     model = find_model(options.model)
-    if model.suffix != ONNX:
+    if model.suffix == ONNX:
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no torch
+    else:
         import stages.common.device  # noqa: F401  # before anything else imports torch
 
     # isort: split
