@@ -78,16 +78,16 @@ def read_samples(clips: list[Clip], folder: Path) -> tuple[list[np.ndarray], str
 
 
 def quantise(source: Path, target: Path) -> None:
-    """Write a model with weights in int8, which the activations of each batch get, too (dynamic quantisation).
+    """Write a model with weights in int8, to which it also rounds the input of each layer (dynamic quantisation).
 
-    Convolutions stay float: ONNX Runtime has slow kernels for theirs, and the first ones compute with the samples.
+    Unsigned, because ONNX Runtime has no fast convolution with signed weights.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from stages.publish.onnx_export import quiet
 
     with quiet():
-        quantize_dynamic(source, target, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+        quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
 
 
 def classify_clips(classifier: "Classifier", clips: list[Clip], name: str) -> Score:

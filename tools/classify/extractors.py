@@ -1,5 +1,6 @@
 """Load a feature extractor, also AST's if torch is not installed."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from transformers.audio_utils import spectrogram
 from stages.common import configs
 from stages.common.errors import UserError
 from stages.common.tables import read_json
+
+AST = "transformers.models.audio_spectrogram_transformer"
 
 
 def load_extractor(folder: Path) -> Any:
@@ -28,9 +31,10 @@ def load_extractor(folder: Path) -> Any:
 
 def _load_ast(folder: Path) -> Any:
     """Load AST's feature extractor without torch, which Transformers' class uses only to pad."""
-    from transformers.models.audio_spectrogram_transformer import feature_extraction_audio_spectrogram_transformer
+    # Without torch, `from ... import` finds only a stand-in.
+    module: Any = import_module(f"{AST}.feature_extraction_audio_spectrogram_transformer")
 
-    class Extractor(feature_extraction_audio_spectrogram_transformer.ASTFeatureExtractor):
+    class Extractor(module.ASTFeatureExtractor):  # type: ignore[name-defined]
         def _extract_fbank_features(self, waveform: np.ndarray, max_length: int) -> np.ndarray:
             """Return log mel energies, padded or cut: float32, (max_length, bins)."""
             options: dict[str, Any] = {"frame_length": 400, "hop_length": 160, "fft_length": 512, "power": 2.0}
