@@ -34,7 +34,7 @@ def _load_ast(folder: Path) -> Any:
     # Without torch, `from ... import` finds only a stand-in.
     module: Any = import_module(f"{AST}.feature_extraction_audio_spectrogram_transformer")
 
-    class Extractor(module.ASTFeatureExtractor):  # type: ignore[name-defined]
+    class Extractor(module.ASTFeatureExtractor):
         def _extract_fbank_features(self, waveform: np.ndarray, max_length: int) -> np.ndarray:
             """Return log mel energies, padded or cut: float32, (max_length, bins)."""
             options: dict[str, Any] = {"frame_length": 400, "hop_length": 160, "fft_length": 512, "power": 2.0}
