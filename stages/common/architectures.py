@@ -1,4 +1,4 @@
-"""Names of heads, dropouts and parts by architecture, and the shortest clip."""
+"""Names of heads, dropouts and parts by architecture."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,15 +103,3 @@ def set_dropout(config: PreTrainedConfig, key: str, rate: float | None) -> None:
         raise UserError(f"a {config.model_type} model has none; set it to null", key=f"train.{key}")
     if rate is not None:
         config.update(dict.fromkeys(known, rate))
-
-
-def receptive_field(config: PreTrainedConfig) -> int:
-    """Return the samples that the model's convolutions need for one frame; 1 without convolutions over samples.
-
-    DistilHuBERT's seven layers need 400, 25 ms at 16 kHz. SEW joins frames (squeeze_factor) and needs so many of them.
-    """
-    kernels, strides = getattr(config, "conv_kernel", None) or [], getattr(config, "conv_stride", None) or []
-    samples = getattr(config, "squeeze_factor", 1)
-    for kernel, stride in zip(reversed(kernels), reversed(strides)):
-        samples = (samples - 1) * stride + kernel
-    return samples

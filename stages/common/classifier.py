@@ -1,47 +1,12 @@
-"""Load a checkpoint with an audio-classification head, and its feature extractor."""
+"""Load a checkpoint with an audio-classification head."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModelForAudioClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 
 from stages.common.architectures import HEAD
-from stages.common.errors import UserError, damaged, reading
-from stages.common.sampling_rate import find_rate_problem
-
-
-def load_config(folder: Path) -> PreTrainedConfig:
-    """Load the config of a checkpoint.
-
-    Raises:
-        UserError: config.json is missing or damaged.
-    """
-    with reading(folder / "config.json"):
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-
-
-def load_extractor(folder: Path) -> Any:
-    """Load the feature extractor of a checkpoint or of data/encoded.
-
-    Raises:
-        UserError: preprocessor_config.json is missing or damaged.
-    """
-    file = folder / "preprocessor_config.json"
-    with reading(file):
-        extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
-        if file.is_file() and "sampling_rate" not in json.loads(file.read_text(encoding="utf-8")):
-            raise damaged(file, "it has no sampling_rate")
-    if problem := find_rate_problem(getattr(extractor, "sampling_rate", None)):
-        raise damaged(file, problem)
-    return extractor
+from stages.common.errors import UserError, reading
 
 
 def load_classifier(folder: Path, config: PreTrainedConfig, *, new_head: bool) -> PreTrainedModel:

@@ -12,7 +12,7 @@ import torch
 from datasets import Array2D, ClassLabel, Dataset, DatasetInfo, Features, List, Value, load_from_disk
 from datasets.arrow_writer import ArrowWriter
 
-from stages.common.classifier import load_extractor
+from stages.common.configs import load_extractor
 from stages.common.errors import UserError, damaged, reading
 from stages.common.paths import SPLITS
 from stages.common.tables import read_json, write_json

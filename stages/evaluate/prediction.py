@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from stages.common.answers import to_probabilities
 from stages.common.architectures import use_cached_part
-from stages.common.classifier import load_classifier, load_config
+from stages.common.classifier import load_classifier
+from stages.common.configs import load_config
 from stages.common.device import copy_to_devices, find_devices, with_smaller_batches
 from stages.common.encoded_clips import EncodedClips, collate, select_split
 from stages.common.errors import UserError

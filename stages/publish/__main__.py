@@ -52,7 +52,8 @@ def open_model(folder: Path) -> None:
     Raises:
         UserError: a file is missing or damaged.
     """
-    from stages.common.classifier import load_classifier, load_config, load_extractor
+    from stages.common.classifier import load_classifier
+    from stages.common.configs import load_config, load_extractor
 
     load_classifier(folder, load_config(folder), new_head=False)
     load_extractor(folder)
@@ -89,6 +90,19 @@ def write_answering(folder: Path, answer: dict[str, Any]) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def write_onnx(folder: Path) -> None:
+    """Export the model in a folder to ONNX, and compare it with PyTorch on generated clips."""
+    from stages.common.tables import read_json
+    from stages.publish.onnx_export import export_model, make_clips
+    from stages.publish.onnx_session import MODEL_FILE
+
+    sampling_rate = read_json(folder / "preprocessor_config.json")["sampling_rate"]
+    file = folder / MODEL_FILE
+    file.parent.mkdir()
+    difference = export_model(folder, file, make_clips(sampling_rate, [1.0, 3.0]))
+    print(f"{MODEL_FILE}: logits differ from PyTorch's by at most {difference:.1g}, on generated clips")
+
+
 def git_commit() -> str:
     """Return the commit of the checkout, 7 digits, followed by + if tracked files differ from it."""
     git = partial(subprocess.run, capture_output=True, text=True, check=True)
@@ -121,6 +135,8 @@ def main() -> Callable[[], None] | None:
             shutil.copyfile(file, folder / file.name)
         shutil.copytree(RUNS, folder / RUNS.name)
         write_card(folder / "README.md", repo)
+        if params.onnx:
+            write_onnx(folder)
     print(f"{PUBLISHED}: {params.name}")
     if not params.push:
         return None

@@ -11,9 +11,8 @@ import numpy as np
 from datasets import Features
 from tqdm import tqdm
 
-from stages.common.architectures import receptive_field
 from stages.common.audio import is_silent
-from stages.common.classifier import load_config
+from stages.common.configs import load_config, receptive_field
 from stages.common.device import find_device, find_devices
 from stages.common.encoded_clips import CACHE_COLUMNS, write_shard
 from stages.common.paths import BASE, RAW

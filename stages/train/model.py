@@ -5,7 +5,8 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from stages.common.architectures import DROPOUTS, freeze_part, set_dropout
-from stages.common.classifier import load_classifier, load_config
+from stages.common.classifier import load_classifier
+from stages.common.configs import load_config
 from stages.common.errors import UserError
 from stages.train.params import TrainParams
 

@@ -8,13 +8,8 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
-    HubertConfig,
-    PreTrainedConfig,
-    SEWConfig,
-    WhisperConfig,
 )
 
-from stages.common.architectures import receptive_field
 from stages.common.audio import load_audio
 from stages.common.paths import BASE, FINETUNED, PREDICTIONS, RAW
 from stages.common.tables import read_table
@@ -69,17 +64,3 @@ def test_model_of_cached_base(copied: Path, architecture: str) -> None:
     assert len(shared) > 10
     assert all(torch.equal(after[name], before[name]) for name in shared)
     assert epoch_losses()[-1, 0] < epoch_losses()[0, 0]
-
-
-@pytest.mark.parametrize(
-    ("config", "samples"),
-    [
-        (HubertConfig(), 400),
-        (HubertConfig(conv_dim=[8, 8], conv_kernel=[10, 3], conv_stride=[5, 2]), 20),
-        (WhisperConfig(), 1),
-        (SEWConfig(), 720),
-    ],
-    ids=["hubert", "two layers", "whisper", "sew"],
-)
-def test_receptive_field(config: PreTrainedConfig, samples: int) -> None:
-    assert receptive_field(config) == samples

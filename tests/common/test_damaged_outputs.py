@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from helpers import user_error
 
-from stages.common.classifier import load_classifier, load_config, load_extractor
+from stages.common.classifier import load_classifier
+from stages.common.configs import load_config, load_extractor
 from stages.common.encoded_clips import open_encoded_clips, select_split
 from stages.common.paths import BASE, CLIPS, ENCODED, EPOCHS, FINETUNED, RAW, SPLITS
 from stages.common.tables import (

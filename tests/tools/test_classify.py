@@ -12,7 +12,8 @@ import soundfile
 from helpers import error_of, tone, write_tiny_model
 
 from stages.common.answers import NONE
-from stages.common.classifier import load_classifier, load_config
+from stages.common.classifier import load_classifier
+from stages.common.configs import load_config
 from stages.common.encoded_clips import open_encoded_clips, select_split
 from stages.common.paths import CLIPS, ENCODED, FINETUNED, PREDICTIONS, RAW, SPLITS
 from stages.common.tables import read_table

@@ -21,6 +21,7 @@ from stages.common.errors import UserError, printable
 from stages.common.extensions import EXTENSIONS, UNDECODABLE
 from stages.common.paths import PUBLISHED
 from stages.common.stage import command_parser, run_command
+from tools.classify.find import ONNX, find_model
 from tools.classify.formats import Layout
 from tools.classify.output import FORMATS, choose_format, open_output
 
@@ -138,20 +139,21 @@ def classify_files(options: Namespace, names: dict[str, str]) -> dict[str, str]:
     Returns:
         The reasons of the recordings that cannot be classified.
     """
-    from stages.common.device import find_device  # noqa: F401  # before anything else imports torch
+    model = find_model(options.model)
+    if model.suffix == ONNX:
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no torch
+    else:
+        import stages.common.device  # noqa: F401  # before anything else imports torch
 
     # isort: split
-    import torch
     from transformers.utils import logging
 
     from tools.classify.batches import classify
-    from tools.classify.model import find_folder, load_model
+    from tools.classify.model import load_model
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    classifier = load_model(find_folder(options.model), options.precision)
+    classifier = load_model(model, options.precision, options.threads)
     windows = plan_windows(classifier, options.window, options.hop)
     top = min(options.top, len(classifier.labels))
     answering = classifier.answering
@@ -189,7 +191,7 @@ def read_options() -> Namespace:
     parser = command_parser("tools.classify", __doc__)
     add = parser.add_argument
     add("paths", nargs="+", metavar="FILE_OR_FOLDER", help="recordings, and folders that are searched for them")
-    add("--model", default=str(PUBLISHED), help="folder, or id on the Hub; default: %(default)s")
+    add("--model", default=str(PUBLISHED), help="folder, ONNX file, or id on the Hub; default: %(default)s")
     add("--top", type=int, default=3, metavar="N", help="number of labels in a row; default: %(default)s")
     add("--window", type=float, metavar="SECONDS", help="length of the windows, each of which gets a prediction")
     add(

@@ -1,28 +1,31 @@
-"""Load a fine-tuned model, from a folder or the Hub, and classify batches of windows with it."""
+"""Load a fine-tuned model, from a folder, the Hub or an ONNX file, and classify batches of windows with it.
+
+An ONNX file runs on ONNX Runtime, and nothing on its way imports torch.
+"""
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate.utils.memory import should_reduce_batch_size
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig
 
 from stages.common.answers import Answering, read_answering, to_probabilities
-from stages.common.architectures import receptive_field
-from stages.common.classifier import load_classifier, load_config, load_extractor
-from stages.common.device import find_device, is_bf16_chosen
+from stages.common.configs import load_config, receptive_field
 from stages.common.errors import UserError
-from stages.common.hub_id import read_id
 from stages.common.paths import TRAINING
 from stages.common.tables import read_json
-from stages.download.model.checkpoint_sources import CONFIGS, OLD_WEIGHTS, WEIGHTS
 from stages.resample_encode.features import encode_samples, extract_features, find_min_samples
 from tools.classify.audio import Stretch
+from tools.classify.extractors import load_extractor
+from tools.classify.find import ONNX, find_configs
 
 MAX_SECONDS = 30.0  # of a clip, for models without training.json; the default of resample_encode
+# Runs the model: input of windows of the same shape, float16 (windows, ...) -> logits, float64 (windows, labels).
+# It raises MemoryError if they do not fit into memory.
+Run = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -30,26 +33,24 @@ class Classifier:
     """A model with its feature extractor.
 
     Attributes:
-        labels: their names, in the order of ids.
         max_seconds: of a clip, as it was trained and evaluated.
         shortest: clip that the model can use, in samples.
         takes_samples: whether its input has a value for each sample, as that of HuBERT, and is no spectrogram.
-        bf16: compute in bf16.
         answering: the temperature of the probabilities, and what counts as an answer.
     """
 
-    model: PreTrainedModel
+    run: Run
+    config: PreTrainedConfig
     extractor: Any
     max_seconds: float
     shortest: int
     takes_samples: bool
-    bf16: bool
     answering: Answering
 
     @property
     def labels(self) -> list[str]:
         """The names of the labels, in the order of ids."""
-        return [str(label) for _, label in sorted(self.model.config.id2label.items())]
+        return [str(label) for _, label in sorted(self.config.id2label.items())]
 
     def encode(self, stretch: Stretch, file: Path, length: int) -> list[np.ndarray]:
         """Return the model's input for each window of a stretch, float16.
@@ -63,26 +64,21 @@ class Classifier:
         array = encode_samples(stretch.samples, file, self.extractor)
         return [array[start : start + length] for start in stretch.starts]
 
-    @torch.inference_mode()
     def predict(self, features: list[np.ndarray]) -> np.ndarray:
         """Return the probabilities of windows of the same shape, after the temperature: float64 (windows, labels).
 
         Raises:
             UserError: they do not fit into memory.
         """
-        device = self.model.device
-        inputs = torch.from_numpy(np.stack(features)).to(device).float()
         try:
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                logits = self.model(inputs).logits.cpu().double()
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and not should_reduce_batch_size(error):
-                raise
+            logits = self.run(np.stack(features))
+        except MemoryError:
             raise UserError(
                 f"{len(features)} windows do not fit into memory; lower --batch-size, or make --window shorter"
             ) from None
-        several = self.model.config.problem_type == "multi_label_classification"
-        return logits.sigmoid().numpy() if several else to_probabilities(logits.numpy(), self.answering.temperature)
+        if self.config.problem_type == "multi_label_classification":
+            return np.exp(-np.logaddexp(0, -logits))  # the sigmoid, without overflow
+        return to_probabilities(logits, self.answering.temperature)
 
     def find_used_seconds(self, seconds: float) -> float:
         """Return how much of a clip is in the model's input: AST's feature extractor cuts it at its own length."""
@@ -100,37 +96,36 @@ class Classifier:
         return bisect_left(range(len(noise)), True, lo=self.shortest, key=is_all) / rate
 
 
-def find_folder(model: str) -> Path:
-    """Return the folder of a model, or download it from the Hub into its cache. model: folder, or id on the Hub."""
-    folder = Path(model).expanduser()
-    if folder.exists() or model.startswith((".", "/", "~", "models/")):
-        if not (folder / "config.json").is_file():
-            raise UserError("no config.json; run dvc repro, or choose a folder of save_pretrained", file=folder)
-        return folder
-    from stages.common import hub
+def load_model(model: Path, precision: str, threads: int | None = None) -> Classifier:
+    """Load a model for classification.
 
-    try:
-        name = read_id(model)
-    except ValueError as error:
-        raise UserError(f"--model: neither a folder nor an id on the Hub: {error}") from None
-    snapshot, commit = hub.fetch_files("model", name, "main", [*CONFIGS, TRAINING.name, *WEIGHTS])
-    if not list(snapshot.glob(WEIGHTS[0])):
-        snapshot, _ = hub.fetch_files("model", name, commit, [*CONFIGS, *OLD_WEIGHTS])
-    return snapshot
-
-
-def load_model(folder: Path, precision: str) -> Classifier:
-    """Load a model for classification. precision: fp32, bf16, or auto, which is bf16 if the device has it.
+    Args:
+        model: folder of a PyTorch model, or ONNX file, as `find_model` returns it.
+        precision: fp32, bf16, or auto, which is bf16 if the device has it. ONNX files have their own.
+        threads: CPU threads of the model; None: all.
 
     Raises:
-        UserError: a file is missing or damaged, or no such model is on the Hub.
+        UserError: a file is missing or damaged.
     """
-    config, extractor = load_config(folder), load_extractor(folder)
-    model = load_classifier(folder, config, new_head=False).to(find_device()).eval()
-    settings = read_json(folder / TRAINING.name) if (folder / TRAINING.name).exists() else {}
-    max_seconds = float(settings.get("resample_encode", {}).get("max_seconds", MAX_SECONDS))
+    folder = find_configs(model)
+    config = load_config(folder)
+    if model.suffix == ONNX:
+        from tools.classify.onnx_model import load_onnx
+
+        run = load_onnx(model, precision, threads)
+    else:
+        from tools.classify.torch_model import load_torch
+
+        run = load_torch(model, config, precision, threads)
+    extractor = load_extractor(folder)
     shortest = find_min_samples(extractor, receptive_field(config))
     second = np.zeros(max(shortest, extractor.sampling_rate), np.float32)
     takes_samples = extract_features(second, extractor).shape == second.shape
     answering = read_answering(read_json(folder / "config.json"), folder / "config.json")
-    return Classifier(model, extractor, max_seconds, shortest, takes_samples, is_bf16_chosen(precision), answering)
+    return Classifier(run, config, extractor, read_max_seconds(folder), shortest, takes_samples, answering)
+
+
+def read_max_seconds(folder: Path) -> float:
+    """Return the length in seconds to which the clips of the training were cut, or MAX_SECONDS if it is not known."""
+    settings = read_json(folder / TRAINING.name) if (folder / TRAINING.name).exists() else {}
+    return float(settings.get("resample_encode", {}).get("max_seconds", MAX_SECONDS))

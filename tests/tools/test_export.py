@@ -1,0 +1,203 @@
+"""Export models to ONNX, and classify with them, with and without torch."""
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from helpers import ROOT, TINY, digests, error_of, set_params, sha256_of, tone, user_error, write_tiny_model
+
+from stages.common.tables import read_json
+from tools import export
+from tools.classify import __main__ as classify
+
+pytestmark = pytest.mark.slow
+
+# The others take ten seconds each: the length of their input is dynamic.
+ARCHITECTURES = ["ast", "whisper"]
+WITHOUT_TORCH = """
+import importlib.util, sys
+from tools.classify.__main__ import main
+for model in sys.argv[1:]:
+    sys.argv = ["classify", "in", "--model", model, "--window", "0.7", "--top", "3", "--out", f"{model}.csv"]
+    main()
+assert importlib.util.find_spec("torch") is None
+"""
+
+
+def write_model(architecture: str, folder: Path) -> None:
+    """Write a tiny classifier of three labels with random weights."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    if architecture in ARCHITECTURES:
+        write_tiny_model(architecture)
+        base = Path("models/base")
+        transformers.AutoModelForAudioClassification.from_pretrained(base, num_labels=3).save_pretrained(base)
+        base.rename(folder)
+        return
+    sizes: dict[str, Any] = TINY["download.model.config"] | {"use_weighted_layer_sum": architecture == "wavlm"}
+    config = transformers.AutoConfig.for_model(architecture, num_labels=3, **sizes)
+    transformers.AutoModelForAudioClassification.from_config(config).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of exported models, recordings (in/), and what the tool printed for the model of `finished`."""
+    top = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+        patch.chdir(finished)
+        patch.setattr("sys.argv", ["export", "--int8", "--threads", "1", "--out", str(top / "finished")])
+        export.main()
+        (top / "printed.txt").write_text(output.getvalue())
+        patch.chdir(top)
+        for architecture in ARCHITECTURES:
+            write_model(architecture, Path(f"{architecture}-torch"))
+            patch.setattr("sys.argv", ["export", "--model", f"{architecture}-torch", "--out", architecture])
+            export.main()
+    (top / "in").mkdir()
+    for number, seconds in enumerate([0.5, 1.0, 2.6]):
+        soundfile.write(top / f"in/{number}.wav", tone(seconds, hz=300 * (number + 1)), 22_050)
+    return top
+
+
+def classify_recordings(model: Path, out: Path) -> pd.DataFrame:
+    """Classify in/ in windows, and return the rows in a fixed order."""
+    options = ["in", "--window", "0.7", "--top", "3", "--batch-size", "3", "--threads", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["classify", *options, "--model", str(model), "--out", str(out)])
+        classify.main()
+    return read_results(out)
+
+
+def read_results(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file).sort_values(["file", "start"], ignore_index=True)
+
+
+def check_same(torch_model: Path, onnx: Path, folder: Path) -> None:
+    tables = [classify_recordings(model, folder / f"{number}.csv") for number, model in enumerate([torch_model, onnx])]
+    assert len(tables[0]) == 1 + 2 + 4
+    assert tables[0]["probability"].nunique() > 1
+    pd.testing.assert_frame_equal(*tables, rtol=0, atol=1e-5)
+
+
+def test_classify_as_pytorch(exported: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With a folder, and with a file."""
+    monkeypatch.chdir(exported)
+    check_same(finished / "models/published", exported / "finished", tmp_path)
+    for architecture in ARCHITECTURES:
+        (tmp_path / architecture).mkdir()
+        file = exported / architecture / "onnx/model.onnx"
+        check_same(exported / f"{architecture}-torch", file, tmp_path / architecture)
+
+
+@pytest.mark.rare
+@pytest.mark.parametrize("architecture", ["wav2vec2", "wavlm"])
+def test_other_architectures(
+    architecture: str, exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(exported)
+    write_model(architecture, tmp_path / "model")
+    monkeypatch.setattr("sys.argv", ["export", "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
+    export.main()
+    check_same(tmp_path / "model", tmp_path / "out", tmp_path)
+
+
+def test_classify_without_torch(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a Python whose packages are all but torch."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for entry in Path(np.__file__).parents[1].iterdir():
+        if not entry.name.startswith(("torch", "functorch", "nvidia", "triton", "accelerate", "__editable__")):
+            (packages / entry.name).symlink_to(entry)
+    models = ["finished", *ARCHITECTURES]
+    env = os.environ | {"PYTHONPATH": f"{packages}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-S", "-c", WITHOUT_TORCH, *models]
+    done = subprocess.run(command, cwd=exported, env=env, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "PyTorch" not in done.stderr
+    monkeypatch.chdir(exported)
+    for model in models:
+        expected = classify_recordings(exported / model, tmp_path / f"{model}.csv")
+        # Whisper's spectrogram differs in the last bits.
+        pd.testing.assert_frame_equal(
+            read_results(Path(f"{model}.csv")), expected, rtol=0, atol=1e-3, check_exact=False
+        )
+
+
+def test_int8_report(exported: Path, finished: Path) -> None:
+    first, _, *rows, last = (exported / "printed.txt").read_text().splitlines()
+    assert float(first.split("at most ")[1].split(",")[0]) < 1e-5
+    assert [row[:12].strip() for row in rows] == ["PyTorch", "ONNX", "ONNX, int8"]
+    table = np.array([row[12:].replace("%", "").split() for row in rows], float)
+    metrics = read_json(finished / "metrics/metrics.json")
+    assert table[:2, 1].tolist() == [round(metrics["accuracy"], 3)] * 2
+    assert table[:2, 2].tolist() == [100, 100]
+    assert table[2, 2] >= 70
+    assert (table[:, 3] > 0).all()
+    assert last.startswith(f"{metrics['n_clips']} test clips")
+
+
+def test_files(exported: Path, finished: Path) -> None:
+    """The folder can be a repository of the Hub. The model has no path of this machine."""
+    configs = {"config.json", "preprocessor_config.json", "training.json"}
+    assert set(digests(exported / "finished")) == {*configs, "onnx/model.onnx", "onnx/model_quantized.onnx"}
+    for name in configs:
+        assert sha256_of(exported / "finished" / name) == sha256_of(finished / "models/published" / name)
+    content = (exported / "finished/onnx/model.onnx").read_bytes()
+    for path in (ROOT, finished, Path(np.__file__).parents[1], Path.home()):
+        assert str(path).encode() not in content
+    assert b"stack_trace" not in content
+
+
+@pytest.mark.rare
+def test_publish_writes_the_same_bytes(exported: Path, copied: Path) -> None:
+    from stages.publish.__main__ import main as publish
+
+    set_params(copied, {"publish.onnx": True})
+    publish()
+    written = digests(copied / "models/published")
+    assert written["onnx/model.onnx"] == sha256_of(exported / "finished/onnx/model.onnx")
+
+
+def test_refused(exported: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(finished)
+
+    def run(tool: ModuleType, *arguments: str | Path) -> str:
+        monkeypatch.setattr("sys.argv", ["tool", *map(str, arguments)])
+        return error_of(tool.main)
+
+    onnx = exported / "finished"
+    assert "set publish.onnx: true" in run(export, "--out", "models/published")
+    assert "is an ONNX file already" in run(export, "--model", onnx, "--out", tmp_path)
+    assert "leave out --precision" in run(classify, "data/raw", "--model", onnx, "--precision", "bf16")
+    shutil.copyfile(onnx / "config.json", tmp_path / "config.json")
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    assert "ONNX Runtime cannot open it" in run(classify, "data/raw", "--model", tmp_path / "x.onnx")
+
+
+def test_another_model_is_refused(exported: Path) -> None:
+    from stages.common.classifier import load_classifier
+    from stages.common.configs import load_config
+    from stages.publish.onnx_export import compare
+    from stages.publish.onnx_session import open_session
+
+    folder = exported / "whisper-torch"
+    model = load_classifier(folder, load_config(folder), new_head=False).eval()
+    run, inputs = open_session(exported / "whisper/onnx/model.onnx"), [np.zeros((1, 8, 200), np.float32)]
+    assert compare(model, run, inputs, folder) < 1e-6
+    model.classifier.bias.data += 0.01
+    assert "as ONNX, its logits differ by 0.01, more than 0.001" in str(
+        user_error(lambda: compare(model, run, inputs, folder))
+    )
