@@ -4,6 +4,8 @@ import json
 import os
 import re
 import secrets
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from stages.common.paths import REPORT
 from stages.publish.space.app import CSS, MAX_BYTES, SCRIPT
 
 LOOPBACK = ["127.0.0.1", "localhost"]
+MAX_BODY = 1 << 20  # bytes, of a request that is no upload
+MAX_AGE = 3600  # seconds, of an upload without a result, for example because the browser was closed
 FILE = "/gradio_api/file="
 # Gradio has many more routes: some fetch addresses for the browser, or run code.
 ALLOWED = re.compile(
@@ -54,7 +58,9 @@ class Guard:
         elif scope["type"] != "http" or not is_allowed(path):
             await PlainTextResponse("not found", 404)(scope, receive, send)
         elif path == "/gradio_api/queue/join":
-            body = await Request(scope, receive).body()
+            request = Request(scope, receive)
+            length = request.headers.get("content-length", "")
+            body = await request.body() if length.isdecimal() and int(length) <= MAX_BODY else b""
             if has_address(body):
                 await PlainTextResponse("refused", 400)(scope, receive, send)
             else:
@@ -81,7 +87,7 @@ def has_address(body: bytes) -> bool:
 
     try:
         return search(json.loads(body))
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
 
 
@@ -97,6 +103,9 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 async def upload(request: Request) -> Response:
     """Receive files, in a new folder: Gradio would put two uploads of the same file at the same path."""
+    for old in uploads_folder().iterdir():
+        if old.stat().st_mtime < time.time() - MAX_AGE:
+            shutil.rmtree(old, ignore_errors=True)
     folder = uploads_folder() / secrets.token_hex(16)
     try:
         files, _, _ = await upload_fn(request, str(folder), MAX_BYTES, None)

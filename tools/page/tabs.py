@@ -44,7 +44,7 @@ def add_try(answers: Answers, data: DataSet) -> None:
     """Add the tab that classifies a recording."""
 
     def upload(path: str | None) -> tuple[None, str]:
-        file = Path(path or "")
+        file = Path(path or "").resolve()
         if not path or not file.is_file() or not file.is_relative_to(uploads_folder()):
             return None, show_message("The upload was lost; upload the recording again.")
         try:
