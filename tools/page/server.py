@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ FILE = "/gradio_api/file="
 # Gradio has many more routes: some fetch addresses for the browser, or run code.
 ALLOWED = re.compile(
     r"/(?:config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|report)?|/(?:assets|static)/.*"
-    r"|/gradio_api/(?:info|startup-events|upload|cancel|reset|theme\.css|heartbeat/\w+|queue/(?:join|data))"
+    r"|/gradio_api/(?:info|startup-events|upload|upload_progress|cancel|reset|theme\.css|heartbeat/\w+|queue/(?:join|data))"
 )
 # The browser connects to no other server.
 POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
@@ -104,8 +105,9 @@ def replay(body: bytes, receive: Receive) -> Receive:
 async def upload(request: Request) -> Response:
     """Receive files, in a new folder: Gradio would put two uploads of the same file at the same path."""
     for old in uploads_folder().iterdir():
-        if old.stat().st_mtime < time.time() - MAX_AGE:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its result was shown meanwhile
+            if old.stat().st_mtime < time.time() - MAX_AGE:
+                shutil.rmtree(old)
     folder = uploads_folder() / secrets.token_hex(16)
     try:
         files, _, _ = await upload_fn(request, str(folder), MAX_BYTES, None)
@@ -113,6 +115,11 @@ async def upload(request: Request) -> Response:
         is_large = "maximum allowed size" in error.message
         return PlainTextResponse(error.message, status_code=413 if is_large else 400)
     return JSONResponse([str(file) for file in files])
+
+
+def upload_progress() -> Response:
+    """Report an upload as done to the browser, which then shows no progress of its own."""
+    return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
 
 
 def show_report() -> Response:
@@ -124,6 +131,7 @@ def make_app(page: gr.Blocks, host: str) -> FastAPI:
     """Return the server. host: that it will listen on."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_api_route("/gradio_api/upload", upload, methods=["POST"])
+    app.add_api_route("/gradio_api/upload_progress", upload_progress)
     app.add_api_route("/report", show_report)
     app.add_middleware(Guard)
     # So that no other page's name can be made to point here.

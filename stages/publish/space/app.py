@@ -2,8 +2,6 @@
 
 This file needs only the packages of requirements.txt. The model comes from the folder `model` beside it or, if there is
 none, from the Hugging Face Hub.
-
-Run     python app.py
 """
 
 import base64
@@ -32,7 +30,7 @@ FRAME, WIDTH, HEIGHT = 2048, 900, 160  # of the spectrogram: samples, pixels, pi
 MIN_HZ, DECIBELS = 50, 80  # the bottom of the spectrogram; its range
 TICKS_HZ = (100, 200, 500, 1000, 2000, 5000, 10_000)
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)  # seconds between ticks
-MAX_BARS, MAX_ROWS = 12, 8  # labels that are shown
+MAX_LABELS = 12  # that are shown
 CSS, SCRIPT = (Path(__file__).with_name(name).read_text() for name in ("page.css", "page.js"))
 # Of the spectrogram, from silent to loud.
 COLOURS = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191))
@@ -77,11 +75,11 @@ def draw_spectrogram(samples: np.ndarray) -> str:
 
 
 def show_bars(labels: list[str], probabilities: np.ndarray, actual: str | None) -> str:
-    """Return a bar for each label, the most probable first: at most MAX_BARS, and that of the actual label."""
+    """Return a bar for each label, the most probable first: at most MAX_LABELS, and that of the actual label."""
     order = np.argsort(-probabilities, kind="stable")
     rows = []
     for rank, row in enumerate(order):
-        if rank >= MAX_BARS and labels[row] != actual:
+        if rank >= MAX_LABELS and labels[row] != actual:
             continue
         kind = "actual" if labels[row] == actual else "" if rank else "top" if actual is None else "wrong"
         name, value = escape(labels[row]), probabilities[row]
@@ -89,37 +87,44 @@ def show_bars(labels: list[str], probabilities: np.ndarray, actual: str | None) 
     return f'<div class="bars">{"".join(rows)}</div>'
 
 
+def show_windows(labels: list[str], windows: list[Window], seconds: float) -> tuple[str, str, list[str]]:
+    """Return the buttons of windows, a cell for each of their labels, and the names of the labels that have a row."""
+    if not windows:
+        return "", "", []
+    table = np.stack([window.probabilities for window in windows])
+    highest = np.argsort(-table.max(axis=0), kind="stable")[:MAX_LABELS]
+    shown = sorted(highest, key=lambda label: -table[:, label].mean())
+    ends = [window.start for window in windows[1:]] + [seconds]
+    buttons, cells = [], []
+    for (start, end, row), stop in zip(windows, ends):
+        best = ", ".join(f"{labels[label]} {row[label]:.2f}" for label in np.argsort(-row, kind="stable")[:3])
+        text = escape(f"{start:.1f} to {end:.1f} s: {best}")
+        place = f"left:{100 * start / seconds:.3f}%;width:{100 * (stop - start) / seconds:.3f}%"
+        data = f'data-start="{start:.3f}" data-end="{stop:.3f}"'
+        buttons.append(f'<button style="{place}" {data} title="{text}" aria-label="{text}"></button>')
+        for y, label in enumerate(shown):
+            box = f'x="{start:.3f}" y="{y}.06" width="{stop - start:.3f}" height=".88"'
+            cells.append(f'<rect {box} fill-opacity="{row[label]:.2f}"/>' if row[label] >= 0.02 else "")
+    return "".join(buttons), "".join(cells), [labels[label] for label in shown]
+
+
 def show_timeline(samples: np.ndarray, labels: list[str], windows: list[Window]) -> str:
     """Return the spectrogram, the probabilities of each window below it, and axes in seconds and Hz."""
-    seconds = len(samples) / SOUND_RATE
-    buttons, cells, names = [], [], []
-    if windows:
-        table = np.stack([window.probabilities for window in windows])
-        shown = np.argsort(-table.max(axis=0), kind="stable")[: min(MAX_ROWS, len(labels))]
-        ends = [window.start for window in windows[1:]] + [seconds]
-        for (start, end, row), stop in zip(windows, ends):
-            best = ", ".join(f"{labels[i]} {row[i]:.2f}" for i in np.argsort(-row, kind="stable")[:3])
-            text = escape(f"{start:.1f} to {end:.1f} s: {best}")
-            place = f"left:{100 * start / seconds:.3f}%;width:{100 * (stop - start) / seconds:.3f}%"
-            data = f'data-start="{start:.3f}" data-end="{stop:.3f}"'
-            buttons.append(f'<button style="{place}" {data} title="{text}" aria-label="{text}"></button>')
-            for at, i in enumerate(shown):
-                if row[i] >= 0.02:
-                    box = f'x="{start:.3f}" y="{at + 0.06}" width="{stop - start:.3f}" height=".88"'
-                    cells.append(f'<rect {box} fill="currentColor" fill-opacity="{row[i]:.2f}"/>')
-        names = [f'<div title="{escape(labels[i])}">{escape(labels[i])}</div>' for i in shown]
+    seconds, top = len(samples) / SOUND_RATE, SOUND_RATE / 2
+    buttons, cells, shown = show_windows(labels, windows, seconds)
+    names = "".join(f'<div title="{escape(name)}">{escape(name)}</div>' for name in shown)
     step = next((step for step in STEPS if seconds / step <= 10), STEPS[-1])
-    ticks = [at * step for at in range(int(seconds / step + 0.05) + 1)]
-    axis = "".join(f'<span style="left:{min(100, 100 * at / seconds):.2f}%">{at:g} s</span>' for at in ticks)
-    top, span = SOUND_RATE / 2, np.log(SOUND_RATE / 2 / MIN_HZ)
-    hz = "".join(f'<span style="top:{100 * np.log(top / at) / span:.1f}%">{at} Hz</span>' for at in TICKS_HZ)
-    size = f'viewBox="0 0 {seconds:.3f} {max(1, len(names))}" style="height:{1.4 * len(names):.1f}rem"'
+    ticks = [(at * step, min(100, 100 * at * step / seconds)) for at in range(int(seconds / step + 0.05) + 1)]
+    axis = "".join(f'<span class="{"end" * (x > 97)}" style="left:{x:.2f}%">{at:g} s</span>' for at, x in ticks)
+    heights = [(at, 100 * np.log(top / at) / np.log(top / MIN_HZ)) for at in TICKS_HZ]
+    hz = "".join(f'<span style="top:{y:.1f}%">{at} Hz</span>' for at, y in heights)
+    size = f'viewBox="0 0 {seconds:.3f} {max(1, len(shown))}" style="height:{1.4 * len(shown):.1f}rem"'
+    plot = "plot dense" if len(windows) > 80 else "plot"  # without lines between the windows
     return (
-        f'<div class="timeline"><div class="hz">{hz}</div><div class="plot" data-seconds="{seconds:.3f}">'
+        f'<div class="timeline"><div class="hz">{hz}</div><div class="{plot}" data-seconds="{seconds:.3f}">'
         f'<img src="{draw_spectrogram(samples)}" alt="spectrogram">'
-        f'<svg {size} preserveAspectRatio="none" aria-hidden="true">{"".join(cells)}</svg>'
-        f'{"".join(buttons)}<div class="head"></div></div><div class="names">{"".join(names)}</div>'
-        f'<div class="seconds">{axis}</div></div>'
+        f'<svg {size} preserveAspectRatio="none" aria-hidden="true">{cells}</svg>{buttons}<div class="head"></div>'
+        f'</div><div class="names">{names}</div><div class="seconds">{axis}</div></div>'
     )
 
 
@@ -239,12 +244,7 @@ def build_page(classifier: Classifier) -> gr.Blocks:
 
 
 if __name__ == "__main__":
-    look = {"theme": gr.themes.Default(font="sans-serif", font_mono="monospace"), "css": CSS}
-    build_page(Classifier()).queue(max_size=100).launch(
-        **look,
-        head=f"<script>{SCRIPT}</script>",
-        max_file_size=MAX_BYTES,
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-    )
+    theme = gr.themes.Default(font="sans-serif", font_mono="monospace")  # without fonts from the internet
+    options = {"max_file_size": MAX_BYTES, "footer_links": [], "run_history": False, "ssr_mode": False}
+    look = {"theme": theme, "css": CSS, "head": f"<script>{SCRIPT}</script>"}
+    build_page(Classifier()).queue(max_size=100).launch(**options, **look)

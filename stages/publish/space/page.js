@@ -6,7 +6,7 @@ document.addEventListener("click", (event) => {
   audio.currentTime = Number(start);
   audio.play();
 });
-for (const name of ["timeupdate", "seeked", "play"]) document.addEventListener(name, (event) => {
+for (const name of ["loadedmetadata", "timeupdate", "seeked", "play"]) document.addEventListener(name, (event) => {
   const clip = event.target.closest(".clip"), now = event.target.currentTime;
   if (!clip) return;
   if (name === "play") for (const other of document.querySelectorAll(".clip audio"))
