@@ -94,9 +94,9 @@ def browser(page: SimpleNamespace) -> Iterator[Any]:
 @pytest.fixture
 def recordings(tmp_path: Path) -> SimpleNamespace:
     """A recording of 3 s, and a text file."""
-    soundfile.write(tmp_path / "three <b>seconds</b>.wav", tone(3.0), 22_050)
+    soundfile.write(tmp_path / "three <b>seconds.wav", tone(3.0), 22_050)
     (tmp_path / "notes.wav").write_text("This is a text.\n" * 20)
-    return SimpleNamespace(sound=tmp_path / "three <b>seconds</b>.wav", text=tmp_path / "notes.wav")
+    return SimpleNamespace(sound=tmp_path / "three <b>seconds.wav", text=tmp_path / "notes.wav")
 
 
 def find(browser: Any, selector: str) -> Any:

@@ -8,6 +8,7 @@ Run     python -m tools.page, or make demo
 """
 
 import os
+import signal
 import sys
 import tempfile
 from argparse import Namespace
@@ -32,6 +33,7 @@ def read_options() -> Namespace:
 def main() -> None:
     """Serve the page until Ctrl-C."""
     options = read_options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder of uploads is removed
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     with tempfile.TemporaryDirectory(prefix="page-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(uploads).resolve())
@@ -48,8 +50,8 @@ def main() -> None:
         from tools.page.server import serve
         from tools.page.tabs import build_page
 
-        classifier = load_model(find_folder(options.model), "fp32")
-        answers = Answers(classifier, find_folder(options.model), options.window)
+        folder = find_folder(options.model)
+        answers = Answers(load_model(folder, "fp32"), folder, options.window)
         page = build_page(answers, DataSet.read(), options.model)
         if options.host not in ("127.0.0.1", "localhost", "::1"):
             print(f"warning: everyone who can reach {options.host} can use the page", file=sys.stderr)

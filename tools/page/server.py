@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from gradio.route_utils import MultiPartException, upload_fn
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stages.common.errors import UserError
 from stages.common.paths import REPORT
 from stages.publish.space.app import CSS, MAX_BYTES, SCRIPT
 
@@ -135,7 +137,8 @@ def make_app(page: gr.Blocks, host: str) -> FastAPI:
     app.add_api_route("/report", show_report)
     app.add_middleware(Guard)
     # So that no other page's name can be made to point here.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK if host in LOOPBACK else ["*"])
+    hosts = LOOPBACK if host in LOOPBACK else ["*"]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     return gr.mount_gradio_app(
         app,
         page,
@@ -156,9 +159,16 @@ def make_app(page: gr.Blocks, host: str) -> FastAPI:
 
 
 def serve(page: gr.Blocks, host: str, port: int) -> None:
-    """Serve the page until Ctrl-C, and print its address."""
-    config = uvicorn.Config(make_app(page, host), host, port, log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    socket = config.bind_socket()
-    print(f"http://{host}:{socket.getsockname()[1]}", flush=True)
-    server.run([socket])
+    """Serve the page until Ctrl-C, and print its address.
+
+    Raises:
+        UserError: the port is in use, or this machine does not have the host's address.
+    """
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"--host {host} --port {port}: {reason}; --port 0 chooses a free one") from None
+    print(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}", flush=True)
+    config = uvicorn.Config(make_app(page, host), log_level="warning", timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run([listener])
