@@ -40,10 +40,11 @@ def start(folder: Path, arguments: list[str], **env: str) -> tuple[subprocess.Po
     known = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "GRADIO"))} | env
     known |= {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, *arguments]
-    log = (folder.parent / f"{folder.name}.log").open("w+")
-    server = subprocess.Popen(command, cwd=folder, env=known, text=True, stdout=log, stderr=subprocess.STDOUT)
+    log = folder.parent / f"{folder.name}.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(command, cwd=folder, env=known, text=True, stdout=output, stderr=subprocess.STDOUT)
     for _ in range(600):
-        text = Path(log.name).read_text()
+        text = log.read_text()
         if found := re.search(r"http://127\.0\.0\.1:\d+", text):
             return server, found[0]
         assert server.poll() is None, text

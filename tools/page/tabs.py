@@ -113,11 +113,11 @@ def add_listen(data: DataSet) -> None:
         gr.Markdown(NO_DATA)
         return
     gr.Markdown(f"{len(data.clips)} clips with {len(data.labels)} labels.")
-    with gr.Row(equal_height=True):
+    with gr.Row():
         split = gr.Dropdown([ALL, *SPLITS], value=ALL, label="Split")
         labels = [(ALL, -1), *((show_with_spaces(label), i) for i, label in enumerate(data.labels))]
         label = gr.Dropdown(labels, value=-1, label="Label", elem_id="label")
-        more = gr.Button(f"{NUMBER} random clips", variant="primary", elem_id="more")
+        more = gr.Button(f"{NUMBER} random clips", variant="primary", elem_id="more", scale=0, min_width=200)
     clips = gr.HTML(elem_id="clips")
     for event in (more.click, split.input, label.input):
         event(listen, [split, label], clips, **PRIVATE)

@@ -14,5 +14,5 @@ for (const name of ["loadedmetadata", "timeupdate", "seeked", "play"]) document.
   const plot = clip.querySelector(".plot");
   plot.querySelector(".head").style.left = `${(100 * now) / plot.dataset.seconds}%`;
   for (const window of plot.querySelectorAll("button"))
-    window.classList.toggle("playing", window.dataset.start <= now && now < window.dataset.end);
+    window.classList.toggle("playing", now > 0 && window.dataset.start <= now && now < window.dataset.end);
 }, true);
