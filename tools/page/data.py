@@ -21,7 +21,7 @@ class DataSet:
 
     Attributes:
         clips: a row for each, by name: label, path in data/raw, sha256, split ("" before the stage split ran).
-        predictions: the content of predictions.csv; empty if there is none.
+        predictions: the content of predictions.csv, with its probabilities as float64; empty if there is none.
     """
 
     clips: pd.DataFrame
@@ -38,7 +38,7 @@ class DataSet:
         splits = read_table(SPLITS).set_index("clip")["split"] if SPLITS.exists() else pd.Series(dtype=str)
         clips = clips.set_index("clip").assign(split=lambda table: splits.reindex(table.index).fillna(""))
         predictions = read_table(PREDICTIONS) if PREDICTIONS.exists() and len(clips) else pd.DataFrame()
-        return cls(clips, predictions)
+        return cls(clips, predictions.astype(dict.fromkeys(predictions.columns[3:], float)))
 
     @property
     def labels(self) -> list[str]:
