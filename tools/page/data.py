@@ -66,4 +66,5 @@ class DataSet:
         """
         if name not in self.clips.index:
             raise UserError(f"no clip {name}")
-        return RAW / self.clips.loc[name, "path"], self.clips.loc[name]
+        row = pd.Series(self.clips.loc[name])
+        return RAW / str(row["path"]), row
