@@ -67,9 +67,8 @@ def add_try(answers: Answers, data: DataSet) -> None:
         )
         examples = data.list_examples()
         if examples:
-            names = [
-                f"{show_with_spaces(data.clips.loc[name, 'label'])}: {show_with_spaces(name)}" for name in examples
-            ]
+            labels = data.clips["label"].to_dict()
+            names = [f"{show_with_spaces(labels[name])}: {show_with_spaces(name)}" for name in examples]
             samples = gr.Dataset(
                 components=[gr.Textbox(visible=False)],
                 samples=[[name] for name in names],
