@@ -63,7 +63,12 @@ def add_try(answers: Answers, data: DataSet) -> None:
     )
     with gr.Row():
         recorder = gr.Audio(
-            sources=["upload", "microphone"], type="filepath", label="Recording", editable=False, elem_id="recorder"
+            sources=["upload", "microphone"],
+            type="filepath",
+            label="Recording",
+            editable=False,
+            elem_id="recorder",
+            min_width=320,
         )
         examples = data.list_examples()
         if examples:
@@ -75,6 +80,7 @@ def add_try(answers: Answers, data: DataSet) -> None:
                 sample_labels=names,
                 samples_per_page=10,
                 type="index",
+                min_width=320,
                 label="Clips of the test split, with their labels",
                 elem_id="examples",
             )
