@@ -6,10 +6,13 @@ IN_VENV := PYTHONDONTWRITEBYTECODE= PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # More processes than cores, because many tests wait for other processes. torch's threads must not spin while they wait for a core.
 PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive pytest -n 4 --dist loadgroup
 
-.PHONY: repro verify test test-all test-fast coverage lint presets bench setup help
+.PHONY: repro demo verify test test-all test-fast coverage lint presets bench setup help
 
 repro: $(VENV)/.installed  ## run the stages whose inputs changed
 	$(IN_VENV) sh -c 'python -m stages.check && dvc repro'
+
+demo: $(VENV)/.installed-demo  ## open a web page on this machine: try the model, listen to the clips, see errors
+	$(IN_VENV) python -m tools.page
 
 verify: $(VENV)/.installed  ## train and evaluate the last commit again, in a copy: the same result?
 	$(IN_VENV) python -m tools.reproduce
@@ -51,6 +54,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(VENV)/bin/pip install --no-compile --constraint constraints.txt --editable '.[ray,test]'
+	@touch $@
+
+$(VENV)/.installed-demo: $(VENV)/.installed
+	$(VENV)/bin/pip install --no-compile --constraint constraints.txt --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.common.paths import BASE, CLIPS, ENCODED, FINETUNED, PUBLISHED, RAW, SPLITS
+from stages.common.paths import BASE, CLIPS, ENCODED, FINETUNED, PUBLISHED, RAW, SPACE, SPLITS
 from stages.common.user_paths import expand_path
 
 # What the stages write: patterns of files, and folders that only they write. The first pattern is one that is always
@@ -20,6 +20,7 @@ WRITTEN = {
     ENCODED: ("encoding.json", "*.json", "*.arrow"),
     FINETUNED: ("training.json", *WEIGHTS),
     PUBLISHED: ("training.json", *WEIGHTS, "*.csv", "*.png", "README.md", "runs/"),
+    SPACE: ("requirements.txt", "app.py", "page.css", "page.js", "README.md"),
 }
 OUTPUTS = (*WRITTEN, SPLITS)
 PATHS = (

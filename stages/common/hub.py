@@ -104,12 +104,13 @@ def _follow(path: Path) -> Iterator[Path]:
         yield path
 
 
-def push_folder(folder: Path, repo: str, private: bool, message: str, tag: str) -> str:
-    """Make a model repo hold exactly the files of a folder: in one commit, or none if nothing changed.
+def push_folder(folder: Path, repo: str, private: bool, message: str, tag: str, kind: hub_errors.Kind = "model") -> str:
+    """Make a repo hold exactly the files of a folder: in one commit, or none if nothing changed.
 
     Args:
         repo: owner/name; it is created if needed.
         private: for a new repo.
+        kind: of the repo; a Space runs Gradio.
         tag: of the commit; the first digits of the commit's id are appended.
 
     Returns:
@@ -121,19 +122,21 @@ def push_folder(folder: Path, repo: str, private: bool, message: str, tag: str) 
     api = HfApi()
 
     def upload() -> str:
-        api.create_repo(repo, private=private, exist_ok=True)
+        api.create_repo(
+            repo, repo_type=kind, private=private, exist_ok=True, space_sdk="gradio" if kind == "space" else None
+        )
         files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
-        stale = set(api.list_repo_files(repo)) - set(files) - {".gitattributes"}
+        stale = set(api.list_repo_files(repo, repo_type=kind)) - set(files) - {".gitattributes"}
         # Not upload_folder: over Xet it may split a folder into several commits.
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(path, file) for path, file in files.items()
         ]
         operations += [CommitOperationDelete(path) for path in sorted(stale)]
-        done = api.create_commit(repo, operations, commit_message=message)
-        api.create_tag(repo, tag=f"{tag}-{done.oid[:7]}", revision=done.oid, exist_ok=True)
-        return f"{api.endpoint}/{repo}"
+        done = api.create_commit(repo, operations, commit_message=message, repo_type=kind)
+        api.create_tag(repo, tag=f"{tag}-{done.oid[:7]}", revision=done.oid, repo_type=kind, exist_ok=True)
+        return hub_errors.web_page(kind, repo)
 
-    return _retry(upload, Target("model", repo, "main", pushing=True))
+    return _retry(upload, Target(kind, repo, "main", pushing=True))
 
 
 def token_owner(name: str) -> str:

@@ -19,7 +19,7 @@ MAX_REASON = 300  # characters
 MAX_SECONDS = 86_400  # of a stated time to wait; a longer one is a mistake
 # What the client raises if a response has an unexpected form.
 UNEXPECTED_ANSWER = (KeyError, IndexError, TypeError, AttributeError, AssertionError, OverflowError)
-Kind = Literal["dataset", "model"]
+Kind = Literal["dataset", "model", "space"]
 
 
 class Target(NamedTuple):
@@ -199,7 +199,7 @@ def is_certificate(error: BaseException | None) -> bool:
 
 def web_page(kind: Kind, repo: str) -> str:
     """Return the address of a repo's page."""
-    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+    return f"{constants.ENDPOINT}/{'' if kind == 'model' else f'{kind}s/'}{repo}"
 
 
 def _host(error: Exception) -> str:

@@ -30,6 +30,7 @@ REPORT = Path("metrics/report.html")
 ENVIRONMENT = Path("metrics/environment.json")
 
 PUBLISHED = Path("models/published")
+SPACE = Path("models/space")
 
 IN_GIT = (SPLIT_COUNTS, EPOCHS, METRICS, PREDICTIONS, FIGURE)
 

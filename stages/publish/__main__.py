@@ -1,9 +1,11 @@
-"""Assemble the model repository: the model, its card, its metrics and training logs. Push it if requested.
+"""Assemble the model repository: the model, its card, its metrics and training logs; and a Space, a web page for it.
+
+Push them if requested.
 
 The config.json of the model gets the key `answer`: the temperature and the threshold that `evaluate` set.
 
 Reads   params.yaml: publish; models/finetuned/; metrics/; the source.json of data/raw/ and models/base/
-Writes  models/published/
+Writes  models/published/, models/space/
 Run     python -m stages.publish
 """
 
@@ -30,6 +32,7 @@ from stages.common.paths import (
     PREDICTIONS,
     PUBLISHED,
     RUNS,
+    SPACE,
     SPLIT_COUNTS,
     TRAINING,
 )
@@ -118,6 +121,7 @@ def main() -> Callable[[], None] | None:
     from stages.common import hub
     from stages.common.tables import read_json
     from stages.publish.card import write_card
+    from stages.publish.space_files import write_space
 
     params = load_params("publish", PublishParams)
     require_files(TRAINING, METRICS, PREDICTIONS, FIGURE, SPLIT_COUNTS, EPOCHS, RUNS, DATASET_SOURCE, BASE_SOURCE)
@@ -128,7 +132,7 @@ def main() -> Callable[[], None] | None:
         check_accuracy(params.min_accuracy, accuracy)
         owner = hub.token_owner(params.name)
     repo = params.name if "/" in params.name else f"{owner}/{params.name}"
-    with atomic_outputs(PUBLISHED) as [folder]:
+    with atomic_outputs(PUBLISHED, SPACE) as [folder, space]:
         shutil.copytree(FINETUNED, folder)
         write_answering(folder, read_json(METRICS)["answer"])
         for file in (METRICS, PREDICTIONS, FIGURE):
@@ -137,6 +141,7 @@ def main() -> Callable[[], None] | None:
         write_card(folder / "README.md", repo)
         if params.onnx:
             write_onnx(folder)
+        write_space(space, repo)
     print(f"{PUBLISHED}: {params.name}")
     if not params.push:
         return None
@@ -145,7 +150,12 @@ def main() -> Callable[[], None] | None:
         open_model(PUBLISHED)
         commit = git_commit()
         message = f"Publish git commit {commit}, test accuracy {accuracy:.3f}"
-        print(hub.push_folder(PUBLISHED, repo, params.private, message, tag=f"git-{commit.rstrip('+')}"))
+        tag = f"git-{commit.rstrip('+')}"
+        print(hub.push_folder(PUBLISHED, repo, params.private, message, tag))
+        if params.space:
+            print(hub.push_folder(SPACE, repo, params.private, message, tag, kind="space"))
+            if params.private:
+                print("The Space may not read the private model: add your token as its secret HF_TOKEN")
 
     return push
 

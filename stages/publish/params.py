@@ -11,14 +11,17 @@ from stages.common.params import Number, Section
 
 
 class PublishParams(Section):
-    """The model repository on the Hub."""
+    """The model repository on the Hub, and its Space."""
 
     name: HubId = Field(
         "my-audio-classifier", description="Name of the repo on the Hub, or owner/name; without an owner: your account."
     )
-    push: bool = Field(False, description="Push to the Hub; false: only assemble models/published.")
+    push: bool = Field(False, description="Push to the Hub; false: only assemble models/published and models/space.")
     private: bool = Field(True, description="Create the repo as private; an existing repo keeps its visibility.")
     onnx: bool = Field(False, description="Also write onnx/model.onnx, for ONNX Runtime and transformers.js.")
+    space: bool = Field(
+        False, description="With push, also push models/space: a web page that anyone with access can try the model on."
+    )
     min_accuracy: Number | None = Field(None, ge=0, le=1, description="Do not push below this test accuracy.")
 
     def find_obstacles(self) -> Iterator[UserError]:

@@ -77,7 +77,8 @@ def publishing(copied: Path, hub: LocalHub) -> LocalHub:
 
 
 @pytest.mark.slow
-def test_push(publishing: LocalHub) -> None:
+def test_push(publishing: LocalHub, copied: Path) -> None:
+    set_params(copied, {"publish.space": True})
     output = stage(publishing, "stages.publish", token="hf_ann")
     assert f"{publishing.url}/ann/hubert-demo" in output
     assert "hf_ann" not in output
@@ -92,6 +93,9 @@ def test_push(publishing: LocalHub) -> None:
     }
     assert set(repo.resolve("main").tree) - {".gitattributes"} == files
     assert "ann/hubert-demo" in publishing.private
+    space = publishing.repository("space", "ann/hubert-demo").resolve("main").tree
+    assert set(space) - {".gitattributes"} == {file.name for file in Path("models/space").iterdir()}
+    assert f"{publishing.url}/spaces/ann/hubert-demo" in output
     stage(publishing, "stages.publish", token="hf_ann")
     assert commit_titles(publishing, "ann/hubert-demo") == titles
 

@@ -35,7 +35,7 @@ class HubConnection(Connection):
             if method == allowed and (found := pattern.fullmatch(self.path_only)):
                 values: dict[str, object] = {key: unquote(text or "") for key, text in found.groupdict().items()}
                 if "name" in values:
-                    kind = "dataset" if str(values.pop("kind")).startswith("datasets") else "model"
+                    kind = str(values.pop("kind")).strip("/").removesuffix("s") or "model"
                     repo = self.hub.repository(kind, str(values.pop("name")))
                     values["repo"] = repo
                     if access:
@@ -320,7 +320,7 @@ class HubConnection(Connection):
             raise HubError(403, "Access denied")
 
     def _web(self, repo: Repository) -> str:
-        return f"{self.hub.url}/{'datasets/' if repo.kind == 'dataset' else ''}{repo.name}"
+        return f"{self.hub.url}/{'' if repo.kind == 'model' else f'{repo.kind}s/'}{repo.name}"
 
     def _text(self, commit: Commit, path: str) -> str:
         blob = commit.tree.get(path)
@@ -335,8 +335,8 @@ def _title(commit: Commit) -> Entry:
     return {"id": commit.sha, "title": commit.message, "date": commit.date}
 
 
-_API = r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)"
-_WEB = r"/(?P<kind>(?:datasets/)?)(?P<name>[^/]+/[^/]+?)"
+_API = r"/api/(?P<kind>models|datasets|spaces)/(?P<name>[^/]+/[^/]+)"
+_WEB = r"/(?P<kind>(?:datasets/|spaces/)?)(?P<name>[^/]+/[^/]+?)"
 _REV = r"(?P<rev>[^/]+)"
 _PATH = r"(?P<path>.+)"
 _ROUTES = [

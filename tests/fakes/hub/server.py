@@ -75,7 +75,7 @@ class LocalHub:
             server.server_close()
 
     def repository(self, kind: str, name: str) -> Repository:
-        """Return the repository of this kind (``model`` or ``dataset``) and id, whether or not it exists."""
+        """Return the repository of this kind (``model``, ``dataset`` or ``space``) and id, whether or not it exists."""
         with self._lock:
             made = Repository(self._root / f"{kind}s" / name, self.blobs, kind, name)
             return self._repositories.setdefault((kind, name), made)

@@ -1,0 +1,1 @@
+"""The files of the Space, which work without this project."""

@@ -1,0 +1,266 @@
+"""The web page, in Chromium and over HTTP: one server and one browser for all tests of this file."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from helpers import ROOT, tone
+
+pytest.importorskip("gradio", reason="the extra demo is not installed")
+pytestmark = pytest.mark.slow
+SPACE = (
+    "import runpy, sys; sys.modules['stages'] = sys.modules['tools'] = None; runpy.run_path('app.py', None, '__main__')"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_proxy() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "*")
+        yield
+
+
+def start(folder: Path, arguments: list[str], **env: str) -> tuple[subprocess.Popen[str], str]:
+    """Start a server in a folder, and return it with the address that it prints."""
+    known = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "GRADIO"))} | env
+    known |= {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, *arguments]
+    log = folder.parent / f"{folder.name}.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(command, cwd=folder, env=known, text=True, stdout=output, stderr=subprocess.STDOUT)
+    for _ in range(600):
+        text = log.read_text()
+        if found := re.search(r"http://127\.0\.0\.1:\d+", text):
+            return server, found[0]
+        assert server.poll() is None, text
+        time.sleep(0.1)
+    server.kill()
+    raise AssertionError(text)
+
+
+def stop(server: "subprocess.Popen[str]") -> None:
+    server.terminate()
+    assert server.wait(30) is not None
+
+
+@pytest.fixture(scope="module")
+def page(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """The page of a finished run: its address, and the folder of its uploads."""
+    folder, temporary = tmp_path_factory.mktemp("page") / "finished", tmp_path_factory.mktemp("temporary")
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(".dvc", ".git", "encoded"))
+    server, url = start(folder, ["-m", "tools.page", "--port", "0"], PYTHONPATH=str(ROOT), TMPDIR=str(temporary))
+    [uploads] = temporary.glob("page-*")
+    yield SimpleNamespace(url=url, uploads=uploads, folder=folder)
+    stop(server)
+    assert not uploads.exists()
+
+
+@pytest.fixture(scope="module")
+def browser(page: SimpleNamespace) -> Iterator[Any]:
+    """Chromium, with the page open."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="the extra test is not installed")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not program or not driver:
+        pytest.skip("no chromium with chromedriver on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1400"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chromium = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    try:
+        chromium.implicitly_wait(20)
+        chromium.get(page.url)
+        yield chromium
+    finally:
+        chromium.quit()
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> SimpleNamespace:
+    """A recording of 3 s, and a text file."""
+    soundfile.write(tmp_path / "three <b>seconds.wav", tone(3.0), 22_050)
+    (tmp_path / "notes.wav").write_text("This is a text.\n" * 20)
+    return SimpleNamespace(sound=tmp_path / "three <b>seconds.wav", text=tmp_path / "notes.wav")
+
+
+def find(browser: Any, selector: str) -> Any:
+    return browser.find_element("css selector", selector)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing happened in ten seconds")
+
+
+def open_tab(browser: Any, name: str) -> None:
+    [tab] = [tab for tab in browser.find_elements("css selector", "button[role=tab]") if tab.text == name]
+    tab.click()
+
+
+def test_upload_in_browser(browser: Any, page: SimpleNamespace, recordings: SimpleNamespace) -> None:
+    open_tab(browser, "Try")
+    find(browser, "#recorder input[type=file]").send_keys(str(recordings.sound))
+    clip = find(browser, "#result .clip")
+    labels = pd.read_csv(page.folder / "metrics/predictions.csv").columns[3:]
+    assert find(clip, "h3").text in labels
+    assert {bar.text for bar in clip.find_elements("css selector", ".bars span")} == set(labels)
+    assert "3.0 s" in find(clip, "small").text
+    ticks = [tick.text for tick in clip.find_elements("css selector", ".seconds span, .hz span")]
+    assert {"1 s", "3 s", "1000 Hz"} <= set(ticks)
+    windows = clip.find_elements("css selector", ".plot button")
+    assert len(windows) == 6  # of 0.5 s, as in the training
+    player = find(clip, "audio")
+    windows[3].click()
+    wait_for(lambda: browser.execute_script("return arguments[0].currentTime", player) > 1.5)
+    assert browser.execute_script("return arguments[0].currentTime", player) < 2.5
+    assert browser.execute_script("return Math.round(arguments[0].duration)", player) == 3
+    assert not list(page.uploads.glob("*"))
+
+
+def test_text_file_in_browser(browser: Any, page: SimpleNamespace, recordings: SimpleNamespace) -> None:
+    open_tab(browser, "Try")
+    find(browser, "#recorder input[type=file]").send_keys(str(recordings.text))
+    message = find(browser, "#result .message").text
+    assert message.startswith("notes.wav cannot be used: broken (")
+    assert str(page.uploads) not in browser.page_source
+    assert not list(page.uploads.glob("*"))
+
+
+def test_example_listen_and_errors_in_browser(browser: Any, page: SimpleNamespace) -> None:
+    open_tab(browser, "Try")
+    find(browser, "#examples button").click()
+    assert re.search("correct|wrong, the label is", find(browser, "#result h3").text)
+    open_tab(browser, "Listen")
+    find(browser, "#more").click()
+    find(browser, "#clips .clip .plot").click()
+    player = find(browser, "#clips audio")
+    wait_for(lambda: browser.execute_script("return !arguments[0].paused && arguments[0].currentTime", player))
+    assert len(browser.find_elements("css selector", "#clips audio")) == 4
+    open_tab(browser, "Errors")
+    predictions = pd.read_csv(page.folder / "metrics/predictions.csv")
+    wrong = predictions[predictions["label"] != predictions["prediction"]]
+    titles = {title.text for title in [find(browser, "#worst h3")]}
+    assert titles <= {f"{row.prediction} – wrong, the label is {row.label}" for row in wrong.itertuples()}
+    assert len(browser.find_elements("css selector", "#worst .clip")) == min(12, len(wrong))
+    link = find(browser, "a[href*='report']").get_attribute("href")
+    assert "<title>Report" in httpx2.get(link).text
+
+
+def test_browser_asks_only_this_server(browser: Any, page: SimpleNamespace) -> None:
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    assert asked
+    assert {url for url in asked if not url.startswith((page.url, "data:", "blob:", "chrome:"))} == set()
+    assert not [entry for entry in browser.get_log("browser") if "Content Security Policy" in entry["message"]]
+
+
+def upload(url: str, file: Path) -> str:
+    """Upload a file, and return its path on the server."""
+    with file.open("rb") as content:
+        response = httpx2.post(f"{url}/gradio_api/upload", files={"files": (file.name, content)}, timeout=60)
+    return str(response.raise_for_status().json()[0])
+
+
+def ask(url: str, path: str) -> Any:
+    """Ask for the result of an uploaded file, and return it: HTML, or None for an error."""
+    config, session = httpx2.get(f"{url}/config").json(), secrets.token_hex(8)
+    [function] = [f["id"] for f in config["dependencies"] if f["targets"][0][1] == "upload"]
+    recording = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [recording], "fn_index": function, "session_hash": session}
+    httpx2.post(f"{url}/gradio_api/queue/join", json=body, timeout=60).raise_for_status()
+    address = f"{url}/gradio_api/queue/data?session_hash={session}"
+    with httpx2.stream("GET", address, timeout=120) as events:
+        for line in events.iter_lines():
+            message = json.loads(line.removeprefix("data: ") or "{}")
+            if message.get("msg") == "process_completed":
+                return message["output"]["data"][1] if message["success"] else None
+    raise AssertionError("no result")
+
+
+def test_twenty_uploads_at_once(page: SimpleNamespace, recordings: SimpleNamespace, tmp_path: Path) -> None:
+    other = tmp_path / "other.flac"
+    soundfile.write(other, np.random.default_rng(0).uniform(-0.3, 0.3, 44_100), 44_100)
+    files = [recordings.sound, recordings.text, other, recordings.sound] * 5
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda file: ask(page.url, upload(page.url, file)), files))
+    for file, answer in zip(files, answers):
+        assert ("notes.wav cannot be used" if file == recordings.text else 'class="bars"') in answer
+        assert "<b>seconds" not in answer
+        assert str(page.uploads) not in answer
+    assert len(set(answers)) == 3
+    assert not list(page.uploads.glob("*"))
+
+
+PATHS = [
+    *("/etc/passwd", "{folder}/params.yaml", "params.yaml", "../../etc/passwd", "{uploads}/../../../etc/passwd"),
+    *("{uploads}/..%2f..%2f..%2fetc/passwd", "%2fetc%2fpasswd", "..%252f..%252fetc/passwd", "file:///etc/passwd"),
+    *("http://127.0.0.1:9/", "https://example.org/", "\\\\etc\\passwd", "{uploads}", "{folder}/data/raw/clips.csv"),
+]
+
+
+@pytest.mark.parametrize("route", ["/gradio_api/file=", "/file=", "/gradio_api/file/", "/static/", "/"])
+def test_paths_are_refused(page: SimpleNamespace, route: str) -> None:
+    with httpx2.Client() as client:
+        for path in PATHS:
+            target = f"{route}{path.format(folder=page.folder, uploads=page.uploads)}".encode()
+            response = client.send(httpx2.Request("GET", page.url, extensions={"target": target}))
+            assert response.status_code in (400, 403, 404), target
+            assert "root:" not in response.text
+            assert "clip,label" not in response.text
+
+
+def test_other_requests_are_refused(page: SimpleNamespace, recordings: SimpleNamespace, tmp_path: Path) -> None:
+    for route in (
+        "/gradio_api/vibe-code",
+        "/gradio_api/runs",
+        "/monitoring",
+        "/gradio_api/proxy=https://x.org/",
+        "/docs",
+    ):
+        assert httpx2.get(page.url + route).status_code == 404
+    join = {"data": [{"path": "https://example.org/a.wav", "meta": {"_type": "gradio.FileData"}}]}
+    assert httpx2.post(f"{page.url}/gradio_api/queue/join", json=join).status_code == 400
+    assert httpx2.get(page.url, headers={"Host": "example.org"}).status_code == 400
+    assert ask(page.url, str(page.folder / "data/raw/clips.csv")) is None
+    uploaded = upload(page.url, recordings.sound)
+    assert httpx2.get(f"{page.url}/gradio_api/file={uploaded}").status_code == 200
+    ask(page.url, uploaded)
+    assert httpx2.get(f"{page.url}/gradio_api/file={uploaded}").status_code in (403, 404)
+    long = tmp_path / "long.flac"
+    soundfile.write(long, np.resize(tone(1.0, 8000), 8000 * 1000), 8000)
+    assert "longer than 15 minutes" in ask(page.url, upload(page.url, long))
+
+
+def test_space_in_its_own_folder(finished: Path, tmp_path: Path, recordings: SimpleNamespace) -> None:
+    folder = tmp_path / "space"
+    shutil.copytree(finished / "models/space", folder)
+    shutil.copytree(finished / "models/published", folder / "model")
+    server, url = start(
+        folder, ["-c", SPACE], GRADIO_TEMP_DIR=str(tmp_path / "uploads"), GRADIO_SERVER_NAME="127.0.0.1"
+    )
+    try:
+        answer = ask(url, upload(url, recordings.sound))
+        assert answer.count('data-start="') == 6
+        assert "cannot be read as audio" in ask(url, upload(url, recordings.text))
+    finally:
+        stop(server)

@@ -1,0 +1,1 @@
+"""A web page to try the model, listen to the data set, and look at errors."""

@@ -1,0 +1,174 @@
+"""Serve the page: each upload in a folder of its own, and no route that the page does not need."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from gradio.route_utils import MultiPartException, upload_fn
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stages.common.errors import UserError
+from stages.common.paths import REPORT
+from stages.publish.space.app import CSS, MAX_BYTES, SCRIPT
+
+LOOPBACK = ["127.0.0.1", "localhost"]
+MAX_BODY = 1 << 20  # bytes, of a request that is no upload
+MAX_AGE = 3600  # seconds, of an upload without a result, for example because the browser was closed
+FILE = "/gradio_api/file="
+# Gradio has many more routes: some fetch addresses for the browser, or run code.
+ALLOWED = re.compile(
+    r"/(?:config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|report)?|/(?:assets|static)/.*"
+    r"|/gradio_api/(?:info|startup-events|upload|upload_progress|cancel|reset|theme\.css|heartbeat/\w+|queue/(?:join|data))"
+)
+# The browser connects to no other server.
+POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+
+
+def uploads_folder() -> Path:
+    """Return the folder of uploads, which tools.page makes and removes."""
+    return Path(os.environ["GRADIO_TEMP_DIR"])
+
+
+class Guard:
+    """Refuse requests for other routes, for files that nobody uploaded, and for addresses in place of uploads."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
+            await send(message)
+
+        path = scope.get("path", "")
+        if scope["type"] == "lifespan" or path == "/report":  # which has a policy of its own
+            await self.app(scope, receive, send)
+        elif scope["type"] != "http" or not is_allowed(path):
+            await PlainTextResponse("not found", 404)(scope, receive, send)
+        elif path == "/gradio_api/queue/join":
+            request = Request(scope, receive)
+            length = request.headers.get("content-length", "")
+            body = await request.body() if length.isdecimal() and int(length) <= MAX_BODY else b""
+            if has_address(body):
+                await PlainTextResponse("refused", 400)(scope, receive, send)
+            else:
+                await self.app(scope, replay(body, receive), send_with_policy)
+        else:
+            await self.app(scope, receive, send_with_policy)
+
+
+def is_allowed(path: str) -> bool:
+    """Return whether the page needs a path. path: decoded."""
+    if path.startswith(FILE):
+        return Path(os.path.normpath(path.removeprefix(FILE))).is_relative_to(uploads_folder())
+    return ALLOWED.fullmatch(path) is not None
+
+
+def has_address(body: bytes) -> bool:
+    """Return whether a request names an address, which Gradio would download, in place of an upload."""
+
+    def search(value: Any) -> bool:
+        if isinstance(value, dict):
+            path = value.get("path")
+            return (isinstance(path, str) and "://" in path) or any(map(search, value.values()))
+        return isinstance(value, list) and any(map(search, value))
+
+    try:
+        return search(json.loads(body))
+    except (ValueError, RecursionError):
+        return True
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Return a function that receives a body that was read, then what follows."""
+    parts = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> Message:
+        return parts.pop() if parts else await receive()
+
+    return next_message
+
+
+async def upload(request: Request) -> Response:
+    """Receive files, in a new folder: Gradio would put two uploads of the same file at the same path."""
+    for old in uploads_folder().iterdir():
+        with suppress(FileNotFoundError):  # its result was shown meanwhile
+            if old.stat().st_mtime < time.time() - MAX_AGE:
+                shutil.rmtree(old)
+    folder = uploads_folder() / secrets.token_hex(16)
+    try:
+        files, _, _ = await upload_fn(request, str(folder), MAX_BYTES, None)
+    except MultiPartException as error:
+        is_large = "maximum allowed size" in error.message
+        return PlainTextResponse(error.message, status_code=413 if is_large else 400)
+    return JSONResponse([str(file) for file in files])
+
+
+def upload_progress() -> Response:
+    """Report an upload as done to the browser, which then shows no progress of its own."""
+    return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
+
+
+def show_report() -> Response:
+    """Send the report of evaluate."""
+    return FileResponse(REPORT) if REPORT.exists() else PlainTextResponse("no report; run dvc repro", 404)
+
+
+def make_app(page: gr.Blocks, host: str) -> FastAPI:
+    """Return the server. host: that it will listen on."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_api_route("/gradio_api/upload", upload, methods=["POST"])
+    app.add_api_route("/gradio_api/upload_progress", upload_progress)
+    app.add_api_route("/report", show_report)
+    app.add_middleware(Guard)
+    # So that no other page's name can be made to point here.
+    hosts = LOOPBACK if host in LOOPBACK else ["*"]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    return gr.mount_gradio_app(
+        app,
+        page,
+        "/",
+        server_name=host,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=MAX_BYTES,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        theme=gr.themes.Default(font="sans-serif", font_mono="monospace"),
+        css=CSS,
+        head=f"<script>{SCRIPT}</script>",
+    )
+
+
+def serve(page: gr.Blocks, host: str, port: int) -> None:
+    """Serve the page until Ctrl-C, and print its address.
+
+    Raises:
+        UserError: the port is in use, or this machine does not have the host's address.
+    """
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"--host {host} --port {port}: {reason}; --port 0 chooses a free one") from None
+    print(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}", flush=True)
+    config = uvicorn.Config(make_app(page, host), log_level="warning", timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run([listener])
