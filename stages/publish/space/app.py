@@ -1,7 +1,6 @@
 """Show what an audio classifier hears: upload or record a sound, see its labels, and when they occur.
 
-This file needs only the packages of requirements.txt. The model comes from the folder `model` beside it or, if there is
-none, from the Hugging Face Hub.
+This file needs only the packages of requirements.txt. The model is the folder `model` beside it, or from the Hub.
 """
 
 import base64
@@ -22,8 +21,7 @@ from PIL import Image
 MODEL = "your-name/my-audio-classifier"
 CLIP_SECONDS = 30.0  # the model learnt from clips of at most this length; a longer recording is cut into such clips
 WINDOW_SECONDS = 3.0  # of the timeline
-MAX_SECONDS = 900  # of a recording
-MAX_BYTES = 200 * 2**20  # of a file
+MAX_SECONDS, MAX_BYTES = 900, 200 * 2**20  # of a recording; of its file
 SOUND_RATE = 22_050  # Hz, of the player and the spectrogram
 BLOCK = 1 << 18  # samples that are read at a time
 FRAME, WIDTH, HEIGHT = 2048, 900, 160  # of the spectrogram: samples, pixels, pixels
@@ -76,9 +74,8 @@ def draw_spectrogram(samples: np.ndarray) -> str:
 
 def show_bars(labels: list[str], probabilities: np.ndarray, actual: str | None) -> str:
     """Return a bar for each label, the most probable first: at most MAX_LABELS, and that of the actual label."""
-    order = np.argsort(-probabilities, kind="stable")
     rows = []
-    for rank, row in enumerate(order):
+    for rank, row in enumerate(np.argsort(-probabilities, kind="stable")):
         if rank >= MAX_LABELS and labels[row] != actual:
             continue
         kind = "actual" if labels[row] == actual else "" if rank else "top" if actual is None else "wrong"
@@ -116,8 +113,8 @@ def show_timeline(samples: np.ndarray, labels: list[str], windows: list[Window])
     step = next((step for step in STEPS if seconds / step <= 10), STEPS[-1])
     ticks = [(at * step, min(100, 100 * at * step / seconds)) for at in range(int(seconds / step + 0.05) + 1)]
     axis = "".join(f'<span class="{"end" * (x > 97)}" style="left:{x:.2f}%">{at:g} s</span>' for at, x in ticks)
-    heights = [(at, 100 * np.log(top / at) / np.log(top / MIN_HZ)) for at in TICKS_HZ]
-    hz = "".join(f'<span style="top:{y:.1f}%">{at} Hz</span>' for at, y in heights)
+    scale = 100 / np.log(top / MIN_HZ)
+    hz = "".join(f'<span style="top:{scale * np.log(top / at):.1f}%">{at} Hz</span>' for at in TICKS_HZ)
     size = f'viewBox="0 0 {seconds:.3f} {max(1, len(shown))}" style="height:{1.4 * len(shown):.1f}rem"'
     plot = "plot dense" if len(windows) > 80 else "plot"  # without lines between the windows
     return (
@@ -141,11 +138,7 @@ def show_message(text: str) -> str:
 
 
 def read_recording(path: Path) -> tuple[np.ndarray, int]:
-    """Read a file as mono: float32, (samples,), and its sampling rate in Hz.
-
-    Raises:
-        ValueError: it is no audio file, too long, or silent.
-    """
+    """Read a file as mono: float32, (samples,), and its sampling rate in Hz. ValueError has the reason if it cannot."""
     try:
         with soundfile.SoundFile(path) as sound:
             rate, limit, blocks, total = sound.samplerate, MAX_SECONDS * sound.samplerate, [], 0
@@ -177,24 +170,28 @@ class Classifier:
         import torch  # the page can be drawn without these
         from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-        folder = Path(__file__).with_name("model")
-        source = str(folder) if folder.is_dir() else MODEL
+        source = folder if (folder := Path(__file__).with_name("model")).is_dir() else MODEL
         self.torch, self.extractor = torch, AutoFeatureExtractor.from_pretrained(source)
         self.model = AutoModelForAudioClassification.from_pretrained(source).eval()
         self.labels = [str(label) for _, label in sorted(self.model.config.id2label.items())]
+        self.answer = getattr(self.model.config, "answer", None) or {}  # temperature, threshold and background
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """Return the model's input for a clip, float32."""
-        rate = self.extractor.sampling_rate
-        features = self.extractor(samples, sampling_rate=rate, return_tensors="np")
+        features = self.extractor(samples, sampling_rate=self.extractor.sampling_rate, return_tensors="np")
         return features[self.extractor.model_input_names[0]][0].astype(np.float32)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Return the probabilities of the labels, float, (labels,)."""
         with self.torch.inference_mode():
             logits = self.model(self.torch.from_numpy(features)[None]).logits[0].double()
-        several = self.model.config.problem_type == "multi_label_classification"
-        return (logits.sigmoid() if several else logits.softmax(-1)).numpy()
+        return (logits / self.answer.get("temperature", 1)).softmax(-1).numpy()
+
+    def find_label(self, probabilities: np.ndarray) -> str:
+        """Return the most probable label, or "none of these" if it is the background, or not probable enough."""
+        label, threshold = self.labels[int(probabilities.argmax())], self.answer.get("threshold") or 0
+        known = probabilities.max() > threshold and label != self.answer.get("background")
+        return label if known else "none of these"
 
     def classify(self, samples: np.ndarray, rate: int) -> tuple[np.ndarray, list[Window]]:
         """Return the mean probabilities of a recording, and its windows."""
@@ -231,7 +228,8 @@ def build_page(classifier: Classifier) -> gr.Blocks:
             return None, show_message(f"{name}: {error}")
         sound, labels = soxr.resample(samples, rate, SOUND_RATE), classifier.labels
         bars, timeline = show_bars(labels, probabilities, None), show_timeline(sound, labels, windows)
-        return None, show_clip(name, f"{len(samples) / rate:.1f} s", sound, bars, timeline)
+        title = classifier.find_label(probabilities)
+        return None, show_clip(title, f"{name}, {len(samples) / rate:.1f} s", sound, bars, timeline)
 
     # Gradio deletes uploads after ten minutes: a result contains what it needs of them.
     with gr.Blocks(title=MODEL, analytics_enabled=False, delete_cache=(60, 600)) as page:
