@@ -147,7 +147,6 @@ def export(options: Namespace) -> None:
     from stages.publish.onnx_export import export_model
 
     logging.disable_progress_bar()
-
     clips = list_test_clips()
     samples, kind = read_samples(clips, source)
     target, quantised = out / MODEL_FILE, out / QUANTISED
