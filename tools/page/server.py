@@ -42,7 +42,7 @@ def uploads_folder() -> Path:
 
 
 class Guard:
-    """Refuse requests for other routes, for files that nobody uploaded, and for addresses in place of uploads."""
+    """Refuse requests for other routes, and for files and addresses in place of uploads."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -64,7 +64,7 @@ class Guard:
             request = Request(scope, receive)
             length = request.headers.get("content-length", "")
             body = await request.body() if length.isdecimal() and int(length) <= MAX_BODY else b""
-            if has_address(body):
+            if names_other_file(body):
                 await PlainTextResponse("refused", 400)(scope, receive, send)
             else:
                 await self.app(scope, replay(body, receive), send_with_policy)
@@ -75,17 +75,21 @@ class Guard:
 def is_allowed(path: str) -> bool:
     """Return whether the page needs a path. path: decoded."""
     if path.startswith(FILE):
-        return Path(os.path.normpath(path.removeprefix(FILE))).is_relative_to(uploads_folder())
+        return is_upload(path.removeprefix(FILE))
     return ALLOWED.fullmatch(path) is not None
 
 
-def has_address(body: bytes) -> bool:
-    """Return whether a request names an address, which Gradio would download, in place of an upload."""
+def is_upload(path: str) -> bool:
+    """Return whether a path is in the folder of uploads."""
+    return Path(os.path.normpath(path)).is_relative_to(uploads_folder())
+
+
+def names_other_file(body: bytes) -> bool:
+    """Return whether a request names anything but an upload: Gradio copies other files, and downloads addresses."""
 
     def search(value: Any) -> bool:
         if isinstance(value, dict):
-            path = value.get("path")
-            return (isinstance(path, str) and "://" in path) or any(map(search, value.values()))
+            return ("path" in value and not is_upload(str(value["path"]))) or any(map(search, value.values()))
         return isinstance(value, list) and any(map(search, value))
 
     try:
