@@ -125,8 +125,10 @@ class FolderClips(ClipSource):
         """Check that files and folders exist and that the disk has space for the clips."""
         yield from super().find_obstacles()
         try:
-            size = measure_clips(self._find_root()) + background.measure(self.background)
-            yield from _check_space(size, "download.dataset.path")
+            size = measure_clips(self._find_root())
+            if not size:
+                yield self._no_audio()
+            yield from _check_space(size + background.measure(self.background), "download.dataset.path")
         except UserError as error:
             yield error
 
@@ -135,6 +137,10 @@ class FolderClips(ClipSource):
         if not root.is_dir():
             raise UserError(f"no folder {self.path}; it should contain <label>/<file>", key="download.dataset.path")
         return root
+
+    def _no_audio(self) -> UserError:
+        names = ", ".join(sorted(EXTENSIONS))
+        return UserError(f"no audio in {self.path}/<label>/: {names}", key="download.dataset.path")
 
     def fetch(self, folder: Path) -> Fetched:
         """Copy the clips.
@@ -147,9 +153,7 @@ class FolderClips(ClipSource):
         candidates, ignored, rejected = select_clips(listing.files, depth=2, spellings=self.label_spellings)
         ignored, rejected = listing.ignored + ignored, listing.rejected + rejected
         if not candidates and not rejected:
-            raise UserError(
-                f"no audio in {self.path}/<label>/: {', '.join(sorted(EXTENSIONS))}", key="download.dataset.path"
-            )
+            raise self._no_audio()
         files = {}
         for candidate in tqdm(candidates, "copy", unit="clip"):
             target = target_path(folder, candidate)

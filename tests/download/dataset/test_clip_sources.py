@@ -162,6 +162,9 @@ def test_folder_without_audio(workspace: Path, use_folder: UseFolder) -> None:
     error = user_error(download_dataset)
     assert error.key == "download.dataset.path"
     assert "no audio" in str(error)
+    # The stage check finds it, too, before DVC deletes data/raw.
+    [obstacle] = load_params("download.dataset", DatasetParams).find_obstacles()
+    assert str(obstacle) == str(error)
 
 
 @pytest.mark.slow
