@@ -40,8 +40,8 @@ def describe_machine(device: str) -> str:
 def main() -> None:
     """Measure, store the results, and write README.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
-    names = f"{', '.join(BENCHMARKS)}; default: all but {' and '.join(SLOW)}"
-    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="name", help=names)
+    help_text = f"{', '.join(BENCHMARKS)}; default: all but {' and '.join(SLOW)}"
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="name", help=help_text)
     parser.add_argument("--device", default="cpu", choices=DEVICES)
     parser.add_argument("--render", action="store_true", help="measure nothing, only write README.md from the results")
     options = parser.parse_args()

@@ -38,9 +38,9 @@ def measure(device: str) -> Result:
 
     def run_stage(column: str, arrays: np.ndarray) -> None:
         encoded = EncodedClips(None, labels, extractor, column, {})
-        clips = ClipDataset(Clips([], np.zeros(len(arrays), np.int64), list(arrays)))
+        clips = ClipDataset(Clips([str(i) for i in range(len(arrays))], np.zeros(len(arrays), np.int64), list(arrays)))
         with use_cached_part(model, encoded.cached_part):
-            predict(model, encoded, clips, None, BATCH_SIZE)
+            predict([model], encoded, clips, None, BATCH_SIZE)
 
     # One clip first, so that start-up costs do not count for the method that runs first.
     run_stage("input_values", samples[:1])

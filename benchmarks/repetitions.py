@@ -132,7 +132,11 @@ def measure_search() -> None:
 
 def describe(result: Result) -> str:
     """Describe the time, memory and false positives of the search of clips without copies."""
-    numbers = result.get("search") or NUMBERS_IN_TEXT.search(result["text"]).groupdict()
+    numbers = result.get("search")
+    if numbers is None:
+        found_in_text = NUMBERS_IN_TEXT.search(result["text"])
+        assert found_in_text
+        numbers = found_in_text.groupdict()
     seconds, peak, found = (float(numbers[key]) for key in ("seconds", "peak", "found"))
     return (
         f"The search of {SEARCHED} clips of {LENGTHS[0]} s without copies took {seconds:.0f} s and at most {peak:.0f} "

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def measure(device: str) -> Result:
             run_dvc(folder, "repro")
         for _ in range(RUNS):
             for name, folder in pipelines.items():
-                seconds.setdefault(name, []).append(time_call(lambda folder=folder: run_dvc(folder, "repro")))
+                seconds.setdefault(name, []).append(time_call(partial(run_dvc, folder, "repro")))
     first = min(seconds["six empty stages"])
     return {"rows": [[name, f"{min(runs):.2f}", f"{min(runs) / first:.2f}"] for name, runs in seconds.items()]}
 

@@ -85,7 +85,9 @@ def measure_setting(setting: Setting, device: str) -> Measurement:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-5, fused=True)
 
     def encode() -> float:
-        part = getattr(*find_part(model.eval(), setting.freeze))
+        found = find_part(model.eval(), setting.freeze)
+        assert found
+        part = getattr(*found)
         with torch.inference_mode(), autocast:
             output = part(torch.randn(1, CLIP_SECONDS * SAMPLING_RATE, device=device))
         return float(output[0].sum())
