@@ -1,7 +1,7 @@
 """Classify recordings of any length: predictions for each file and, with --window, for each window of it.
 
-Without --window, a recording gets the prediction that `evaluate` makes: of a clip of at most the max_seconds of the
-training. A longer recording is cut into such clips, to its end, and their probabilities are averaged.
+Without --window, a recording is classified as a complete clip of at most the max_seconds of the training, as `evaluate`
+does it without windows. A longer recording is cut into such clips, to its end, and their probabilities are averaged.
 
 Run     python -m tools.classify recordings/
         python -m tools.classify concert.mp3 --window 3 --format audacity --out concert.txt
@@ -115,7 +115,8 @@ class Progress:
         self._bar.update(files)
         if files:
             note = (
-                f"{out}: has the results of {files} recordings already; for another model or window, use another --out"
+                f"{out}: has the results of {files} recordings already; for another model, window or threshold, use "
+                "another --out"
             )
             self._bar.write(note, file=sys.stderr)
 

@@ -93,7 +93,7 @@ class Answers:
         self.windows = Windows(rate, clip, length, length, classifier.shortest)
 
     def classify(self, file: Path) -> tuple[np.ndarray, list[Window]]:
-        """Return the probabilities of a recording, as evaluate computes them, and those of its windows.
+        """Return the probabilities of a recording, as evaluate computes them without windows, and those of its windows.
 
         Raises:
             UserError: it cannot be classified.
