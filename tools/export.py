@@ -21,9 +21,9 @@ import numpy as np
 from tqdm import tqdm
 
 from stages.common.errors import UserError
-from stages.common.paths import BASE, CLIPS, FINETUNED, PUBLISHED, RAW, SPLITS, TRAINING
+from stages.common.paths import BASE, CLIPS, DATASET_SOURCE, FINETUNED, PUBLISHED, RAW, SPLITS, TRAINING
 from stages.common.stage import command_parser, run_command
-from stages.common.tables import read_table
+from stages.common.tables import read_json, read_table
 from stages.download.model.checkpoint_sources import CONFIGS
 from stages.publish.onnx_session import MODEL_FILE
 from stages.publish.params import find_missing_packages
@@ -54,12 +54,13 @@ class Score(NamedTuple):
 
 
 def list_test_clips() -> list[Clip]:
-    """List the clips of the test split; none if the project has no data/raw or no split."""
+    """List the clips of the test split, without the background; none if the project has no data/raw or no split."""
     if not CLIPS.is_file() or not SPLITS.is_file():
         return []
     paths = read_table(CLIPS).set_index("clip")["path"]
     splits = read_table(SPLITS)
-    test = splits[splits["split"] == "test"]
+    background = read_json(DATASET_SOURCE).get("background") if DATASET_SOURCE.is_file() else None
+    test = splits[(splits["split"] == "test") & (splits["label"] != background)]
     return [Clip(RAW / paths[name], label) for name, label in zip(test["clip"], test["label"])]
 
 
@@ -91,7 +92,10 @@ def quantise(source: Path, target: Path) -> None:
 
 
 def classify_clips(classifier: "Classifier", clips: list[Clip], name: str) -> Score:
-    """Classify complete clips, as evaluate does, in batches of one length. name: for the progress bar."""
+    """Classify complete clips, in batches of one length. name: for the progress bar.
+
+    Of a clip that is longer than the clips of the training, only the start is used, also if the training had segments.
+    """
     predictions: list[str] = []
     seconds = 0.0
     encoded = _encode(classifier, clips)
@@ -135,6 +139,16 @@ def report(models: dict[str, Path], clips: list[Clip], threads: int | None) -> N
     print("\n".join([*lines, f"{len(clips)} test clips, complete, in batches of {BATCH_SIZE}"]))
 
 
+def copy_configs(source: Path, out: Path) -> None:
+    """Copy what describes a model, and remove what an earlier model left in `out`."""
+    if out.samefile(source):
+        return
+    for name in (*CONFIGS, TRAINING.name):
+        (out / name).unlink(missing_ok=True)
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
+
+
 def export(options: Namespace) -> None:
     """Write the folder."""
     source, out = find_model(options.model), options.out
@@ -153,9 +167,7 @@ def export(options: Namespace) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     differences: list[float] = []
     replace(target, lambda partial: differences.append(export_model(source, partial, samples)))
-    for name in (*CONFIGS, TRAINING.name):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
+    copy_configs(source, out)
     print(f"{target}: logits differ from PyTorch's by at most {differences[0]:.1g}, on {kind}")
     models = {"PyTorch": source, "ONNX": target}
     if options.int8:

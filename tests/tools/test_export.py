@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from helpers import ROOT, TINY, digests, error_of, set_params, sha256_of, tone, user_error, write_tiny_model
 
-from stages.common.tables import read_json
+from stages.common.tables import read_json, write_json
 from tools import export
 from tools.classify import __main__ as classify
 
@@ -147,6 +147,25 @@ def test_int8_report(exported: Path, finished: Path) -> None:
     assert table[2, 2] >= 70
     assert (table[:, 3] > 0).all()
     assert last.startswith(f"{metrics['n_clips']} test clips")
+
+
+def test_configs_of_an_earlier_model_are_removed(exported: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(exported / "finished", tmp_path / "out"))
+    before = digests(out)
+    export.copy_configs(out, tmp_path / "out/../out")
+    assert digests(out) == before
+    export.copy_configs(exported / "ast-torch", out)
+    assert not (out / "training.json").exists()
+    for name in ("config.json", "preprocessor_config.json"):
+        assert sha256_of(out / name) == sha256_of(exported / "ast-torch" / name)
+
+
+def test_background_is_no_test_clip(copied: Path) -> None:
+    clips = export.list_test_clips()
+    label = clips[0].label
+    source = read_json(Path("data/raw/source.json"))
+    write_json(Path("data/raw/source.json"), source | {"background": label})
+    assert export.list_test_clips() == [clip for clip in clips if clip.label != label] != []
 
 
 def test_files(exported: Path, finished: Path) -> None:
