@@ -10,6 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +24,12 @@ import pytest
 import soundfile
 from helpers import ROOT, tone
 
+from stages.common.answers import Answering
+
 pytest.importorskip("gradio", reason="the extra demo is not installed")
 pytestmark = pytest.mark.slow
+TIMEOUT = 180  # seconds: four processes run tests on two cores
+get, post = partial(httpx2.get, timeout=TIMEOUT), partial(httpx2.post, timeout=TIMEOUT)
 SPACE = (
     "import runpy, sys; sys.modules['stages'] = sys.modules['tools'] = None; runpy.run_path('app.py', None, '__main__')"
 )
@@ -43,7 +50,7 @@ def start(folder: Path, arguments: list[str], **env: str) -> tuple[subprocess.Po
     log = folder.parent / f"{folder.name}.log"
     with log.open("w") as output:
         server = subprocess.Popen(command, cwd=folder, env=known, text=True, stdout=output, stderr=subprocess.STDOUT)
-    for _ in range(600):
+    for _ in range(TIMEOUT * 10):
         text = log.read_text()
         if found := re.search(r"http://127\.0\.0\.1:\d+", text):
             return server, found[0]
@@ -55,7 +62,7 @@ def start(folder: Path, arguments: list[str], **env: str) -> tuple[subprocess.Po
 
 def stop(server: "subprocess.Popen[str]") -> None:
     server.terminate()
-    assert server.wait(30) is not None
+    assert server.wait(TIMEOUT) is not None
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +92,7 @@ def browser(page: SimpleNamespace) -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chromium = webdriver.Chrome(options, webdriver.ChromeService(driver))
     try:
-        chromium.implicitly_wait(20)
+        chromium.implicitly_wait(60)
         chromium.get(page.url)
         yield chromium
     finally:
@@ -104,12 +111,13 @@ def find(browser: Any, selector: str) -> Any:
     return browser.find_element("css selector", selector)
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    for _ in range(200):
-        if condition():
-            return
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """Wait until a condition is true, and return its value."""
+    for _ in range(1200):
+        if value := condition():
+            return value
         time.sleep(0.05)
-    raise AssertionError("nothing happened in ten seconds")
+    raise AssertionError("nothing happened in a minute")
 
 
 def open_tab(browser: Any, name: str) -> None:
@@ -131,8 +139,7 @@ def test_upload_in_browser(browser: Any, page: SimpleNamespace, recordings: Simp
     assert len(windows) == 6  # of 0.5 s, as in the training
     player = find(clip, "audio")
     windows[3].click()
-    wait_for(lambda: browser.execute_script("return arguments[0].currentTime", player) > 1.5)
-    assert browser.execute_script("return arguments[0].currentTime", player) < 2.5
+    assert wait_for(lambda: browser.execute_script("return Math.max(0, arguments[0].currentTime - 1.5)", player)) < 1
     assert browser.execute_script("return Math.round(arguments[0].duration)", player) == 3
     assert not [file for file in page.uploads.rglob("*") if file.is_file()]
 
@@ -154,7 +161,8 @@ def test_example_listen_and_errors_in_browser(browser: Any, page: SimpleNamespac
     find(browser, "#more").click()
     find(browser, "#clips .clip .plot").click()
     player = find(browser, "#clips audio")
-    wait_for(lambda: browser.execute_script("return !arguments[0].paused && arguments[0].currentTime", player))
+    played = "return arguments[0].ended || !arguments[0].paused && arguments[0].currentTime"
+    wait_for(lambda: browser.execute_script(played, player))
     assert len(browser.find_elements("css selector", "#clips audio")) == 4
     open_tab(browser, "Errors")
     predictions = pd.read_csv(page.folder / "metrics/predictions.csv")
@@ -163,7 +171,7 @@ def test_example_listen_and_errors_in_browser(browser: Any, page: SimpleNamespac
     assert titles <= {f"{row.prediction} – wrong, the label is {row.label}" for row in wrong.itertuples()}
     assert len(browser.find_elements("css selector", "#worst .clip")) == min(12, len(wrong))
     link = find(browser, "a[href*='report']").get_attribute("href")
-    assert "<title>Report" in httpx2.get(link).text
+    assert "<title>Report" in get(link).text
 
 
 def test_browser_asks_only_this_server(browser: Any, page: SimpleNamespace) -> None:
@@ -177,19 +185,19 @@ def test_browser_asks_only_this_server(browser: Any, page: SimpleNamespace) -> N
 def upload(url: str, file: Path) -> str:
     """Upload a file, and return its path on the server."""
     with file.open("rb") as content:
-        response = httpx2.post(f"{url}/gradio_api/upload", files={"files": (file.name, content)}, timeout=60)
+        response = post(f"{url}/gradio_api/upload", files={"files": (file.name, content)})
     return str(response.raise_for_status().json()[0])
 
 
 def ask(url: str, path: str) -> Any:
     """Ask for the result of an uploaded file, and return it: HTML, or None for an error."""
-    config, session = httpx2.get(f"{url}/config").json(), secrets.token_hex(8)
+    config, session = get(f"{url}/config").json(), secrets.token_hex(8)
     [function] = [f["id"] for f in config["dependencies"] if f["targets"][0][1] == "upload"]
     recording = {"path": path, "meta": {"_type": "gradio.FileData"}}
     body = {"data": [recording], "fn_index": function, "session_hash": session}
-    httpx2.post(f"{url}/gradio_api/queue/join", json=body, timeout=60).raise_for_status()
+    post(f"{url}/gradio_api/queue/join", json=body).raise_for_status()
     address = f"{url}/gradio_api/queue/data?session_hash={session}"
-    with httpx2.stream("GET", address, timeout=120) as events:
+    with httpx2.stream("GET", address, timeout=TIMEOUT) as events:
         for line in events.iter_lines():
             message = json.loads(line.removeprefix("data: ") or "{}")
             if message.get("msg") == "process_completed":
@@ -220,7 +228,7 @@ PATHS = [
 
 @pytest.mark.parametrize("route", ["/gradio_api/file=", "/file=", "/gradio_api/file/", "/static/", "/"])
 def test_paths_are_refused(page: SimpleNamespace, route: str) -> None:
-    with httpx2.Client() as client:
+    with httpx2.Client(timeout=TIMEOUT) as client:
         for path in PATHS:
             target = f"{route}{path.format(folder=page.folder, uploads=page.uploads)}".encode()
             response = client.send(httpx2.Request("GET", page.url, extensions={"target": target}))
@@ -237,19 +245,67 @@ def test_other_requests_are_refused(page: SimpleNamespace, recordings: SimpleNam
         "/gradio_api/proxy=https://x.org/",
         "/docs",
     ):
-        assert httpx2.get(page.url + route).status_code == 404
+        assert get(page.url + route).status_code == 404
     [clip, *_] = (page.folder / "data/raw/audio").rglob("*.wav")
     for path in ("https://example.org/a.wav", str(clip), f"{page.uploads}/../x.wav", clip.name):
         join = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
-        assert httpx2.post(f"{page.url}/gradio_api/queue/join", json=join).status_code == 400
-    assert httpx2.get(page.url, headers={"Host": "example.org"}).status_code == 400
+        assert post(f"{page.url}/gradio_api/queue/join", json=join).status_code == 400
+    for host in ("example.org", "127.0.0.1.example.org:80", "[::2]:80"):
+        assert get(page.url, headers={"Host": host}).status_code == 400, host
+    for host in ("[::1]:80", "[::1]", "localhost:80", "127.0.0.2"):
+        assert get(page.url, headers={"Host": host}).status_code == 200, host
     uploaded = upload(page.url, recordings.sound)
-    assert httpx2.get(f"{page.url}/gradio_api/file={uploaded}").status_code == 200
+    assert get(f"{page.url}/gradio_api/file={uploaded}").status_code == 200
     ask(page.url, uploaded)
-    assert httpx2.get(f"{page.url}/gradio_api/file={uploaded}").status_code in (403, 404)
+    assert get(f"{page.url}/gradio_api/file={uploaded}").status_code in (403, 404)
     long = tmp_path / "long.flac"
     soundfile.write(long, np.resize(tone(1.0, 8000), 8000 * 1000), 8000)
     assert "longer than 15 minutes" in ask(page.url, upload(page.url, long))
+
+
+def test_large_and_foreign_posts_are_refused(page: SimpleNamespace) -> None:
+    address, file = f"{page.url}/gradio_api/upload", ("files", ("a.wav", b"x"))
+    for name, value in (
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+        ("Origin", "http://example.org"),
+        ("Origin", "http://127.0.0.1:1"),
+        ("Origin", "null"),
+    ):
+        assert post(address, files=[file], headers={name: value}).status_code == 403, value
+    assert post(address, files=[file, file]).status_code == 400
+    assert post(address, content=iter([b"x"])).status_code == 413  # of unknown length
+    for route, length in (("upload", 202 << 20), ("cancel", (1 << 20) + 1), ("queue/join", (1 << 20) + 1)):
+        connection = HTTPConnection(page.url.removeprefix("http://"), timeout=TIMEOUT)
+        connection.putrequest("POST", f"/gradio_api/{route}")
+        connection.putheader("Content-Length", str(length))
+        connection.endheaders()
+        assert connection.getresponse().status == 413, route
+        connection.close()
+    assert not [file for file in page.uploads.rglob("*") if file.is_file()]
+    headers = {"Sec-Fetch-Site": "same-origin", "Origin": page.url}
+    [uploaded] = post(address, files=[file], headers=headers).json()
+    shutil.rmtree(Path(uploaded).parent)
+
+
+def test_is_loopback() -> None:
+    from tools.page.server import is_loopback
+
+    assert all(map(is_loopback, ("127.0.0.1", "127.0.0.2", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "localhost.example.org", "")))
+
+
+def test_rejected_background_is_correct(finished: Path, recordings: SimpleNamespace) -> None:
+    from tools.classify.model import load_model
+    from tools.page.answers import Answers
+
+    folder = finished / "models/published"
+    classifier = load_model(folder, "fp32")
+    background, label, *_ = classifier.labels
+    rejecting = replace(classifier, answering=Answering(threshold=1.0, background=background))
+    answers = Answers(rejecting, folder, None)
+    assert "<h3>none of these – correct</h3>" in answers.show(recordings.sound, "a", background)
+    assert f"<h3>none of these – wrong, the label is {label}</h3>" in answers.show(recordings.sound, "a", label)
 
 
 def test_space_in_its_own_folder(finished: Path, tmp_path: Path, recordings: SimpleNamespace) -> None:
@@ -262,6 +318,8 @@ def test_space_in_its_own_folder(finished: Path, tmp_path: Path, recordings: Sim
     try:
         answer = ask(url, upload(url, recordings.sound))
         assert answer.count('data-start="') == 6
+        soundfile.write(tmp_path / "long.wav", tone(31.0), 22_050)  # the clip of 30 s without the last second
+        assert ask(url, upload(url, tmp_path / "long.wav")).count('data-start="') == 60
         assert "cannot be read as audio" in ask(url, upload(url, recordings.text))
     finally:
         stop(server)

@@ -48,13 +48,13 @@ def main() -> None:
         from tools.classify.model import load_model
         from tools.page.answers import Answers
         from tools.page.data import DataSet
-        from tools.page.server import serve
+        from tools.page.server import is_loopback, serve
         from tools.page.tabs import build_page
 
         model = find_model(options.model)
         answers = Answers(load_model(model, "fp32"), find_configs(model), options.window)
         page = build_page(answers, DataSet.read(), options.model)
-        if options.host not in ("127.0.0.1", "localhost", "::1"):
+        if not is_loopback(options.host):
             print(f"warning: everyone who can reach {options.host} can use the page", file=sys.stderr)
         serve(page, options.host, options.port)
 

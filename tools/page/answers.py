@@ -120,18 +120,17 @@ class Answers:
         except BAD_FILE as error:
             return show_message(f"{name} cannot be used: {explain(error, file, name)}")
         labels = [show_with_spaces(label) for label in self.classifier.labels]
-        actual = None if actual is None else show_with_spaces(actual)
         answered = is_answered(probabilities, self.classifier.labels, self.classifier.answering)
         prediction = labels[int(np.argmax(probabilities))] if answered else NONE
-        title = prediction if actual is None else f"{prediction} – {describe(prediction, actual)}"
+        title = prediction
+        if actual is not None:
+            is_rejected = not answered and actual == self.classifier.answering.background
+            actual = show_with_spaces(actual)
+            is_correct = is_rejected or prediction == actual
+            title += " – correct" if is_correct else f" – wrong, the label is {actual}"
         note = f"{show_with_spaces(name)}, {len(samples) / SOUND_RATE:.1f} s, windows of {self.window:g} s"
         bars, timeline = show_bars(labels, probabilities, actual), show_timeline(samples, labels, windows)
         return show_clip(title, note, samples, bars, timeline)
-
-
-def describe(prediction: str, actual: str) -> str:
-    """Return what the page says about a prediction if the label is known."""
-    return "correct" if prediction == actual else f"wrong, the label is {actual}"
 
 
 def explain(error: Exception, file: Path, name: str) -> str:

@@ -1,5 +1,6 @@
 """Serve the page: each upload in a folder of its own, and no route that the page does not need."""
 
+import ipaddress
 import json
 import os
 import re
@@ -16,15 +17,15 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from gradio.route_utils import MultiPartException, upload_fn
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stages.common.errors import UserError
 from stages.common.paths import REPORT
 from stages.publish.space.app import CSS, MAX_BYTES, SCRIPT
 
-LOOPBACK = ["127.0.0.1", "localhost"]
-MAX_BODY = 1 << 20  # bytes, of a request that is no upload
+UPLOAD = "/gradio_api/upload"
+MAX_BODY = 1 << 20  # bytes, of a request that is no upload; also what an upload has besides the file
 MAX_AGE = 3600  # seconds, of an upload without a result, for example because the browser was closed
 FILE = "/gradio_api/file="
 # Gradio has many more routes: some fetch addresses for the browser, or run code.
@@ -41,11 +42,23 @@ def uploads_folder() -> Path:
     return Path(os.environ["GRADIO_TEMP_DIR"])
 
 
-class Guard:
-    """Refuse requests for other routes, and for files and addresses in place of uploads."""
+def is_loopback(host: str) -> bool:
+    """Return whether only programs on this machine can reach a host. host: a name, or an address without brackets."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+
+class Guard:
+    """Refuse requests for other routes, from other sites, and for files and addresses in place of uploads.
+
+    Attributes:
+        is_local: whether the server listens on this machine only.
+    """
+
+    def __init__(self, app: ASGIApp, is_local: bool) -> None:
+        self.app, self.is_local = app, is_local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -56,20 +69,42 @@ class Guard:
             await send(message)
 
         path = scope.get("path", "")
-        if scope["type"] == "lifespan" or path == "/report":  # which has a policy of its own
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-        elif scope["type"] != "http" or not is_allowed(path):
-            await PlainTextResponse("not found", 404)(scope, receive, send)
+        elif refusal := find_refusal(scope, self.is_local):
+            await PlainTextResponse(*refusal)(scope, receive, send)
+        elif path == "/report":  # which has a policy of its own
+            await self.app(scope, receive, send)
         elif path == "/gradio_api/queue/join":
-            request = Request(scope, receive)
-            length = request.headers.get("content-length", "")
-            body = await request.body() if length.isdecimal() and int(length) <= MAX_BODY else b""
+            body = await Request(scope, receive).body()
             if names_other_file(body):
                 await PlainTextResponse("refused", 400)(scope, receive, send)
             else:
                 await self.app(scope, replay(body, receive), send_with_policy)
         else:
             await self.app(scope, receive, send_with_policy)
+
+
+def find_refusal(scope: Scope, is_local: bool) -> tuple[str, int] | None:
+    """Return why a request is refused by its head, with the status; None if it is not."""
+    headers, path = Headers(scope=scope), scope["path"]
+    host = headers.get("host", "")
+    # So that no other page's name can be made to point here.
+    if is_local and not is_loopback(re.sub(r":\d*$", "", host).strip("[]")):
+        return "unknown host", 400
+    if scope["type"] != "http" or not is_allowed(path):
+        return "not found", 404
+    if scope["method"] != "POST":
+        return None
+    # Browsers send a page's POST to any server. Without HTTPS, they send Sec-Fetch-Site only to this machine.
+    origin = headers.get("origin")
+    is_foreign = origin is not None and origin.partition("://")[2] != host
+    if is_foreign or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        return "from another site", 403
+    length, most = headers.get("content-length", ""), MAX_BODY + (MAX_BYTES if path == UPLOAD else 0)
+    if not length.isdecimal() or int(length) > most or "transfer-encoding" in headers:
+        return "too large, or of unknown length", 413
+    return None
 
 
 def is_allowed(path: str) -> bool:
@@ -109,7 +144,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def upload(request: Request) -> Response:
-    """Receive files, in a new folder: Gradio would put two uploads of the same file at the same path."""
+    """Receive a file, in a new folder: Gradio would put two uploads of the same file at the same path."""
     for old in uploads_folder().iterdir():
         with suppress(FileNotFoundError):  # its result was shown meanwhile
             if old.stat().st_mtime < time.time() - MAX_AGE:
@@ -117,7 +152,10 @@ async def upload(request: Request) -> Response:
     folder = uploads_folder() / secrets.token_hex(16)
     try:
         files, _, _ = await upload_fn(request, str(folder), MAX_BYTES, None)
+        if len(files) != 1:
+            raise MultiPartException("send one file")
     except MultiPartException as error:
+        shutil.rmtree(folder)
         is_large = "maximum allowed size" in error.message
         return PlainTextResponse(error.message, status_code=413 if is_large else 400)
     return JSONResponse([str(file) for file in files])
@@ -136,13 +174,10 @@ def show_report() -> Response:
 def make_app(page: gr.Blocks, host: str) -> FastAPI:
     """Return the server. host: that it will listen on."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_api_route("/gradio_api/upload", upload, methods=["POST"])
+    app.add_api_route(UPLOAD, upload, methods=["POST"])
     app.add_api_route("/gradio_api/upload_progress", upload_progress)
     app.add_api_route("/report", show_report)
-    app.add_middleware(Guard)
-    # So that no other page's name can be made to point here.
-    hosts = LOOPBACK if host in LOOPBACK else ["*"]
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    app.add_middleware(Guard, is_local=is_loopback(host))
     return gr.mount_gradio_app(
         app,
         page,

@@ -20,6 +20,7 @@ from PIL import Image
 
 MODEL = "your-name/my-audio-classifier"
 CLIP_SECONDS = 30.0  # the model learnt from clips of at most this length; a longer recording is cut into such clips
+SLACK = 0.05  # a recording up to this share longer than a clip is cut there, as in the evaluation
 WINDOW_SECONDS = 3.0  # of the timeline
 MAX_SECONDS, MAX_BYTES = 900, 200 * 2**20  # of a recording; of its file
 SOUND_RATE = 22_050  # Hz, of the player and the spectrogram
@@ -197,6 +198,7 @@ class Classifier:
         """Return the mean probabilities of a recording, and its windows."""
         samples, rate = soxr.resample(samples, rate, self.extractor.sampling_rate), self.extractor.sampling_rate
         clip, length = round(CLIP_SECONDS * rate), round(WINDOW_SECONDS * rate)
+        samples = samples if len(samples) > clip + round(SLACK * clip) else samples[:clip]
         means, windows, end = [], list[Window](), 0
         for first in list_starts(len(samples), clip):
             part = samples[first : first + clip]
