@@ -38,12 +38,14 @@ def test_background_in_all_stages(copied: Path, monkeypatch: pytest.MonkeyPatch)
     (RAW / "audio").rename("clips")
     write_noise(Path("noise"), 12)
     set_params(copied, {"download.dataset": {"source": "folder", "path": "clips", "background": "./noise"}})
+    set_params(copied, {"split.name_groups": {"number": "([0-9]$)"}})  # not of the background
     set_params(copied, {"train.epochs": 2, "evaluate.calibrate": True, "evaluate.max_background": 0.4})
     for stage in (download_dataset, split, resample_encode, measure_baselines, train, evaluate, publish):
         stage()
     splits = pd.read_csv("data/splits.csv")
     numbers = splits[splits["label"] == LABEL]["split"].value_counts().to_dict()
     assert numbers == {"train": 6, "validation": 3, "test": 3}
+    assert splits[splits["label"] == LABEL]["group"].nunique() == 12
     assert read_json(ENCODED / "encoding.json")["background"] == LABEL
     assert read_json(TRAINING)["resample_encode"]["background"] == LABEL
     # Kept out of all that is measured on clips of the labels, also of the accuracy that selects the best epoch.

@@ -42,7 +42,7 @@ GTZAN: dict[str, Any] = {
 }
 # The artist is known for 948 of GTZAN's clips; repetitions are clips cut from one recording.
 GTZAN_GROUPS = {"artist": "data/tables/gtzan_artists.csv", "repetition": "data/tables/gtzan_repetitions.csv"}
-ENCODING: dict[str, Any] = {"max_seconds": 30}
+ENCODING: dict[str, Any] = {"max_seconds": 30, "segments": False}
 NORMALIZED: dict[str, Any] = ENCODING | {"feature_extractor": {"do_normalize": True, "return_attention_mask": True}}
 RECOMMENDED: dict[str, Any] = {
     "weight_decay": 0.01,
@@ -156,7 +156,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
                 "test_size": 0.1,
                 "name_groups": {"speaker": "([0-9a-f]+)_nohash_"},
             },
-            "resample_encode": {"max_seconds": 1},
+            "resample_encode": {"max_seconds": 1, "segments": False},
             "train": {
                 "epochs": 5,
                 "batch_size": 32,
@@ -185,7 +185,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
                 "model": {"source": "hub", "id": "openai/whisper-small"},
             },
             "split": {"test_size": 0.1},
-            "resample_encode": {"max_seconds": 30},
+            "resample_encode": {"max_seconds": 30, "segments": False},
             "train": {"epochs": 5, "gradient_accumulation_steps": 2, "learning_rate": 3e-5},
             "publish": {"name": "whisper-small-minds14-languages"},
         },
@@ -206,7 +206,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
                 "model": {"source": "hub", "id": "MIT/ast-finetuned-audioset-10-10-0.4593"},
             },
             "split": {"method": "grouped", "folds": 5, "name_groups": {"source": r"^\d-(\d+)-"}},
-            "resample_encode": {"max_seconds": 5},
+            "resample_encode": {"max_seconds": 5, "segments": False},
             "train": {"learning_rate": 1e-5, "early_stopping": 3},
             "publish": {"name": "ast-esc50"},
         },

@@ -19,13 +19,14 @@ WRITTEN = {
     BASE: ("source.json", *WEIGHTS),
     ENCODED: ("encoding.json", "*.json", "*.arrow"),
     FINETUNED: ("training.json", *WEIGHTS),
-    PUBLISHED: ("training.json", *WEIGHTS, "*.csv", "*.png", "README.md", "runs/"),
+    PUBLISHED: ("training.json", *WEIGHTS, "*.csv", "*.png", "README.md", "runs/", "onnx/"),
     SPACE: ("requirements.txt", "app.py", "page.css", "page.js", "README.md"),
 }
 OUTPUTS = (*WRITTEN, SPLITS)
 PATHS = (
     "download.dataset.path",
     "download.dataset.originals",
+    "download.dataset.background",
     "download.model.path",
     "split.published",
     "split.groups",

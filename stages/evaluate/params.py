@@ -33,7 +33,12 @@ class EvaluateParams(Section):
     )
 
     def find_conflicts(self, sections: dict[str, Any]) -> Iterator[UserError]:
-        """Check the windows against the encoded clips."""
+        """Check the windows against the encoded clips, and that there are validation clips for a threshold."""
+        split = sections.get("split")
+        no_validation = split and split.method != "published" and not split.validation_size
+        if no_validation and self.min_answered_accuracy is not None:
+            message = "the threshold is set on validation clips; set split.validation_size, or this to null"
+            yield UserError(message, key="evaluate.min_answered_accuracy")
         yield from find_window_conflicts("evaluate.window_seconds", self.window_seconds, sections)
         encode = sections.get("resample_encode")
         if self.window_seconds and encode and encode.cache == "base":

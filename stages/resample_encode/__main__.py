@@ -18,7 +18,7 @@ from stages.common.stage import run_stage
 from stages.resample_encode.params import ResampleEncodeParams
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 MAX_LISTED = 10  # silent clips that are named
 
@@ -30,6 +30,18 @@ def warn_of_silence(clips: list[str], max_seconds: float, sampling_rate: int) ->
     names = ", ".join(clips[:MAX_LISTED])
     where = f"in the first {max_seconds} s at {sampling_rate} Hz"
     print(f"warning: silent {where}: {len(clips)} clips ({names}); remove them, or raise resample_encode.max_seconds")
+
+
+def warn_of_long_clips(seconds: "Series", max_seconds: float) -> None:
+    """Print how many clips are cut, and how much of them is not used. seconds: lengths of the clips."""
+    from stages.common.segments import SLACK
+
+    cut = seconds[seconds > (1 + SLACK) * max_seconds] - max_seconds
+    if len(cut):
+        print(
+            f"warning: {len(cut)} clips are longer than {max_seconds} s; their last {cut.sum() / 60:.1f} min in total "
+            "are not used. To use them, set resample_encode.segments: true"
+        )
 
 
 def report_segments(table: "DataFrame", counts: list[int], silent: list[str]) -> None:
@@ -77,6 +89,7 @@ def main() -> None:
     if params.segments:
         report_segments(table, counts, sorted(encoder.silent))
     else:
+        warn_of_long_clips(table["seconds"].astype(float), params.max_seconds)
         warn_of_silence(sorted(encoder.silent), params.max_seconds, encoder.extractor.sampling_rate)
     megabytes = sum((ENCODED / name).stat().st_size for name in shards) / 1e6
     print(f"{ENCODED}: {len(rows)} clips at {encoder.extractor.sampling_rate} Hz, {megabytes:.0f} MB")

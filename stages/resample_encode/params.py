@@ -11,8 +11,9 @@ class ResampleEncodeParams(Section):
     """How a clip becomes the model's input."""
 
     max_seconds: Seconds = Field(description="Use at most this many seconds of each clip, from its start.")
+    # Without a default, because DVC reads this key for evaluate_baselines.
     segments: bool = Field(
-        False, description="Cut longer clips into segments of max_seconds, to their end, instead of using their start."
+        description="Cut longer clips into segments of max_seconds, to their end, instead of using their start."
     )
     feature_extractor: dict[str, bool | int | float | str] = Field(
         {}, description="Settings that replace those of the base model's feature extractor."

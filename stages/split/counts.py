@@ -42,13 +42,28 @@ def count_splits(splits: pd.DataFrame, groups: pd.DataFrame, left_out: int) -> d
     }
 
 
-def check_labels(labels: pd.Series, splits: pd.DataFrame) -> None:
-    """Raise UserError if a label has no training clip or the test split is empty. labels: of all clips."""
+def check_labels(labels: pd.Series, splits: pd.DataFrame, background: str | None = None) -> None:
+    """Raise UserError if a label has no training clip, or test, or validation, has only clips of the background.
+
+    Args:
+        labels: of all clips. background: the label of clips that have none of the others; None: there is none.
+    """
     missing = sorted(set(labels) - set(splits.loc[splits["split"] == "train", "label"]))
     if missing:
         raise UserError(f"label {missing[0]} has no clip in train; add clips, or change split.seed or split.method")
-    if not (splits["split"] == "test").any():
+    measured = set(splits.loc[splits["label"] != background, "split"])
+    if "test" not in measured:
         raise UserError("no clip is in test; increase split.test_size, or add test clips to the published list")
+    if "validation" not in measured and (splits["split"] == "validation").any():
+        raise UserError(f"all validation clips are of the background {background}; increase split.validation_size")
+
+
+def report_background(splits: pd.DataFrame, background: str | None) -> None:
+    """Print a warning if validation or test lacks clips of the background. splits: columns label and split."""
+    lacking = {"validation", "test"} - set(splits.loc[splits["label"] == background, "split"])
+    for name in sorted(lacking) if background else ():
+        use = "sets no limit for them" if name == "validation" else "does not measure them"
+        print(f"warning: no clip of the background {background} is in {name}, so evaluate {use}")
 
 
 def report_few_groups(splits: pd.DataFrame) -> None:

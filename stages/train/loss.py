@@ -70,15 +70,14 @@ def average_segments(logits: np.ndarray, recordings: np.ndarray) -> np.ndarray:
     """Average the probabilities of each recording's segments, as evaluate does.
 
     Args:
-        logits: (segments, labels). recordings: their numbers, int64 (segments,).
+        logits: (segments, labels). recordings: their numbers, int64 (segments,), ascending.
 
     Returns:
         The logarithm of the probabilities, float64 (recordings, labels), in the order of the numbers.
     """
     logs = torch.tensor(logits).double().log_softmax(-1).numpy()
-    return np.stack(
-        [np.logaddexp.reduce(logs[recordings == n]) - np.log(sum(recordings == n)) for n in np.unique(recordings)]
-    )
+    _, first, counts = np.unique(recordings, return_index=True, return_counts=True)
+    return np.logaddexp.reduceat(logs, first) - np.log(counts)[:, None]
 
 
 def compute_metrics(outcome: Any, recordings: np.ndarray | None = None) -> dict[str, float]:

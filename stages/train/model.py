@@ -21,6 +21,7 @@ def build_model(base: Path, labels: list[str], params: TrainParams) -> PreTraine
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     # The base model's own task may have left a sigmoid for pipeline(), or other outputs than evaluate expects.
     config.problem_type, config.return_dict = None, True
+    vars(config).pop("answer", None)  # of a base model that publish wrote
     config.output_hidden_states = config.output_attentions = False
     for key in DROPOUTS:
         set_dropout(config, key, getattr(params, key))

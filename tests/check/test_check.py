@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import soundfile
 import yaml
-from helpers import digests, dvc, problems, set_params, user_error, write_clips
+from helpers import digests, dvc, problems, set_params, tone, user_error, write_clips
 
 from stages.check.__main__ import main as check
 from stages.common.params_check import check_params
@@ -47,7 +48,14 @@ def groups_in_raw() -> dict[str, object]:
     return {"split.groups": {"artist": "./data/raw/artists.csv"}}
 
 
+def background_in_raw() -> dict[str, object]:
+    Path("data/raw/noise").mkdir(parents=True)
+    soundfile.write("data/raw/noise/1.wav", tone(), 22_050)
+    return {"download.dataset.background": "data/raw/noise"}
+
+
 NAMED = {
+    background_in_raw: "download.dataset.background",
     clips_in_raw: "download.dataset.path",
     clips_by_absolute_path: "download.dataset.path",
     clips_behind_a_link: "download.dataset.path",
@@ -99,6 +107,8 @@ def test_dvc_deletes_nothing_of_the_user(workspace: Path) -> None:
 
 @pytest.mark.slow
 def test_outputs_of_the_stages_are_no_files_of_the_user(copied: Path) -> None:
+    Path("models/published/onnx").mkdir()
+    Path("models/published/onnx/model.onnx").touch()  # with publish.onnx
     check()
     Path("data/raw/.DS_Store").touch()
     shutil.rmtree("models/finetuned")

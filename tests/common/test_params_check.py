@@ -69,6 +69,7 @@ def test_every_stage_checks_all_sections(folder: Path, stage: str) -> None:
         ({"split.groups": {"a\nb": "x.csv"}}, "split.groups"),
         ({"split.groups": {" ": "x.csv"}}, "split.groups"),
         ({"resample_encode.cache": "feature_encoder"}, "train.freeze"),
+        ({"split.validation_size": 0, "evaluate.min_answered_accuracy": 0.9}, "evaluate.min_answered_accuracy"),
         ({"split.folds": 2, "split.validation_size": 0.5}, "split.validation_size"),
     ],
 )

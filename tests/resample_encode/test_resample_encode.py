@@ -148,6 +148,13 @@ def test_clip_that_becomes_silence_is_reported(
     assert "warning: silent in the first 1.0 s at 16000 Hz: 1 clips (b.00001)" in capsys.readouterr().out
 
 
+def test_clips_that_are_cut_are_counted(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(workspace, max_seconds=0.25)
+    main()
+    clips = len(load_from_disk(ENCODED))
+    assert f"warning: {clips} clips are longer than 0.25 s" in capsys.readouterr().out
+
+
 def test_too_loud_clip_refused(workspace: Path) -> None:
     prepare(workspace, feature_extractor={"do_normalize": False})
     file = RAW / "audio/b/b.00001.wav"

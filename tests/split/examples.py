@@ -43,6 +43,7 @@ def write_raw(clips: pd.DataFrame, rejected: str = "", repetitions: pd.DataFrame
     (raw / "rejected.csv").write_text(f"file,reason\n{rejected}")
     none = pd.DataFrame(columns=["clip", "recording"])
     (none if repetitions is None else repetitions).to_csv(raw / "repetitions.csv", index=False)
+    (raw / "source.json").write_text('{"source": "folder", "id": "x", "licence": "unknown"}')
 
 
 def write_artists(clips: pd.DataFrame, artists: list[str]) -> dict[str, str]:

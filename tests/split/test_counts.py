@@ -3,7 +3,7 @@ import pytest
 from helpers import user_error
 from split.examples import split_params
 
-from stages.split.counts import check_labels, count_splits, report_few_groups, report_uneven
+from stages.split.counts import check_labels, count_splits, report_background, report_few_groups, report_uneven
 
 
 def table(splits: str, labels: str) -> pd.DataFrame:
@@ -97,3 +97,23 @@ def test_few_groups_are_reported(groups: str, expected: str, capsys: pytest.Capt
 def test_single_clips_are_no_few_groups(capsys: pytest.CaptureFixture[str]) -> None:
     report_few_groups(pd.DataFrame({"split": ["test"] * 3, "group": list("abc")}))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("split", "message"), [("test", "no clip is in test"), ("validation", "are of the background")]
+)
+def test_only_the_background_is_measured(split: str, message: str) -> None:
+    splits = table("rrttvv", "ababab")
+    splits = splits[(splits["label"] == "b") | (splits["split"] != split)]
+    check_labels(splits["label"], splits)
+    assert message in str(user_error(lambda: check_labels(splits["label"], splits, "b")))
+
+
+def test_background_that_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    splits = pd.DataFrame({"label": ["a", "a", "b", "b"], "split": ["validation", "test", "train", "test"]})
+    report_background(splits, "b")
+    assert capsys.readouterr().out.splitlines() == [
+        "warning: no clip of the background b is in validation, so evaluate sets no limit for them"
+    ]
+    report_background(splits, None)
+    assert not capsys.readouterr().out

@@ -11,6 +11,7 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel, pipel
 
 from stages.common.audio import load_audio
 from stages.common.paths import BASE, FINETUNED, PREDICTIONS, RAW
+from stages.common.tables import read_json
 from stages.evaluate.__main__ import main as evaluate
 from stages.train.__main__ import main
 from stages.train.model import build_model
@@ -47,7 +48,7 @@ def test_label_names_set_in_config(finished: Path) -> None:
     "leftover",
     [
         {"problem_type": "multi_label_classification", "output_hidden_states": True, "output_attentions": True},
-        {"problem_type": "regression", "return_dict": False, "dtype": "float16"},
+        {"problem_type": "regression", "return_dict": False, "dtype": "float16", "answer": {"temperature": 9.0}},
         {
             "task_specific_params": {"audio-classification": {"problem_type": "regression"}},
             "id2label": {"0": "only"},
@@ -61,6 +62,7 @@ def test_leftovers_in_the_config_do_not_change_the_predictions(copied: Path, lef
     change_config(**leftover)
     set_params(copied, {"train.epochs": 1})
     main()
+    assert "answer" not in read_json(FINETUNED / "config.json")
     evaluate()
     table = pd.read_csv(PREDICTIONS)
     classify = pipeline("audio-classification", model=str(FINETUNED), top_k=None)

@@ -12,7 +12,7 @@ from stages.common.errors import UserError
 from stages.common.extensions import UNDECODABLE
 from stages.common.spelling import fold
 from stages.common.user_paths import expand_path
-from stages.download.dataset.folders import copy_clip, list_files, measure_clips
+from stages.download.dataset.folders import copy_clip, has_clips, list_files, measure_clips
 from stages.download.dataset.names import Place, name_files
 from stages.download.dataset.selection import HIDDEN, MAX_NAME, NOT_AUDIO, find_fault, is_audio, is_hidden, show_path
 
@@ -38,7 +38,11 @@ def find_folder(background: str) -> Path:
 
 
 def find_obstacles(background: str | None, clips: str | None) -> Iterator[UserError]:
-    """Check that a folder exists, and is not inside the folder of the clips. clips: this folder, if there is one."""
+    """Check that a folder exists and has audio, and that it is apart from the folder of the clips.
+
+    Args:
+        clips: this folder, if there is one.
+    """
     if background is None or (background.strip() and not is_folder(background)):
         return
     try:
@@ -50,6 +54,10 @@ def find_obstacles(background: str | None, clips: str | None) -> Iterator[UserEr
     if root and (folder == root or root in folder.parents):
         message = f"{background} is inside the folder of the clips, which are read as labels; write {folder.name}"
         yield UserError(message if folder != root else f"{background} is the folder of the clips", key=KEY)
+    elif root and folder in root.parents:
+        yield UserError(f"{background} contains the folder of the clips; choose a folder beside it", key=KEY)
+    elif not has_clips(folder):
+        yield UserError(f"no audio in {background}", key=KEY)
 
 
 def measure(background: str | None) -> int:

@@ -21,7 +21,7 @@ from stages.common.hub_id import HubId
 from stages.common.params import Number, Seconds, Section
 from stages.common.user_paths import expand_path
 from stages.download.dataset import archives, background, parquet
-from stages.download.dataset.folders import copy_clip, list_files, measure_clips
+from stages.download.dataset.folders import copy_clip, has_clips, list_files, measure_clips
 from stages.download.dataset.labels import Spellings
 from stages.download.dataset.selection import Candidate, save_clip, select_clips
 
@@ -125,10 +125,11 @@ class FolderClips(ClipSource):
         """Check that files and folders exist and that the disk has space for the clips."""
         yield from super().find_obstacles()
         try:
-            size = measure_clips(self._find_root())
-            if not size:
+            root = self._find_root()
+            if not has_clips(root):
                 yield self._no_audio()
-            yield from _check_space(size + background.measure(self.background), "download.dataset.path")
+            size = measure_clips(root) + background.measure(self.background)
+            yield from _check_space(size, "download.dataset.path")
         except UserError as error:
             yield error
 

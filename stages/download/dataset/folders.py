@@ -3,10 +3,11 @@
 import os
 from contextlib import suppress
 from errno import EIO, EMFILE, ENFILE, ENOMEM
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from stages.common.errors import UserError
+from stages.common.extensions import UNDECODABLE
 from stages.download.dataset.selection import is_audio, is_hidden, save_clip, show_path
 
 EMPTY = "empty folder"
@@ -96,6 +97,13 @@ def measure_clips(root: Path) -> int:
         with suppress(OSError):
             size += (root / path).stat().st_size if is_audio(path) else 0
     return size
+
+
+def has_clips(root: Path) -> bool:
+    """Return whether a folder has a file that could be a clip, also one that has to be converted first."""
+    listing = list_files(root)
+    names = (PurePosixPath(path) for path in listing.files)
+    return bool(listing.rejected) or any(is_audio(str(name)) or name.suffix.lower() in UNDECODABLE for name in names)
 
 
 def copy_clip(source: Path, target: Path) -> str | None:

@@ -93,9 +93,13 @@ def test_two_labels_must_remain(clips: Path) -> None:
         ("", "is empty"),
         ("clips/Noise", "is inside the folder of the clips, which are read as labels; write Noise"),
         ("./clips", "./clips is the folder of the clips"),
+        ("./", "./ contains the folder of the clips"),
+        ("./nothing", "no audio in ./nothing"),
     ],
 )
 def test_unusable_folder_is_found_before_any_work(clips: Path, background: str, expected: str) -> None:
+    (clips / "nothing").mkdir()
+    (clips / "nothing/readme.txt").touch()
     params = FolderClips(source="folder", path="clips", background=background)
     [problem] = params.find_obstacles()
     assert problem.key == KEY
