@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
@@ -295,17 +294,16 @@ def test_is_loopback() -> None:
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "localhost.example.org", "")))
 
 
-def test_rejected_background_is_correct(finished: Path, recordings: SimpleNamespace) -> None:
-    from tools.classify.model import load_model
-    from tools.page.answers import Answers
+def test_rejected_background_is_correct() -> None:
+    from tools.page.answers import make_title
 
-    folder = finished / "models/published"
-    classifier = load_model(folder, "fp32")
-    background, label, *_ = classifier.labels
-    rejecting = replace(classifier, answering=Answering(threshold=1.0, background=background))
-    answers = Answers(rejecting, folder, None)
-    assert "<h3>none of these – correct</h3>" in answers.show(recordings.sound, "a", background)
-    assert f"<h3>none of these – wrong, the label is {label}</h3>" in answers.show(recordings.sound, "a", label)
+    labels, answering = ["noise", "rock", "pop"], Answering(threshold=0.5, background="noise")
+    for probabilities in ([0.8, 0.1, 0.1], [0.3, 0.4, 0.3]):  # the background, and no label above the threshold
+        titles = [make_title(np.array(probabilities), labels, answering, label) for label in (None, "noise", "rock")]
+        none = "none of these"
+        assert titles == [none, f"{none} – correct", f"{none} – wrong, the label is rock"]
+    assert make_title(np.array([0.1, 0.8, 0.1]), labels, answering, "rock") == "rock – correct"
+    assert make_title(np.array([0.1, 0.8, 0.1]), labels, answering, "noise") == "rock – wrong, the label is noise"
 
 
 def test_space_in_its_own_folder(finished: Path, tmp_path: Path, recordings: SimpleNamespace) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from stages.common.answers import NONE, is_answered
+from stages.common.answers import NONE, Answering, is_answered
 from stages.common.audio import open_audio, read_blocks
 from stages.common.errors import UserError
 from stages.common.extensions import UNDECODABLE
@@ -120,17 +120,25 @@ class Answers:
         except BAD_FILE as error:
             return show_message(f"{name} cannot be used: {explain(error, file, name)}")
         labels = [show_with_spaces(label) for label in self.classifier.labels]
-        answered = is_answered(probabilities, self.classifier.labels, self.classifier.answering)
-        prediction = labels[int(np.argmax(probabilities))] if answered else NONE
-        title = prediction
-        if actual is not None:
-            is_rejected = not answered and actual == self.classifier.answering.background
-            actual = show_with_spaces(actual)
-            is_correct = is_rejected or prediction == actual
-            title += " – correct" if is_correct else f" – wrong, the label is {actual}"
+        title = make_title(probabilities, self.classifier.labels, self.classifier.answering, actual)
+        actual = None if actual is None else show_with_spaces(actual)
         note = f"{show_with_spaces(name)}, {len(samples) / SOUND_RATE:.1f} s, windows of {self.window:g} s"
         bars, timeline = show_bars(labels, probabilities, actual), show_timeline(samples, labels, windows)
         return show_clip(title, note, samples, bars, timeline)
+
+
+def make_title(probabilities: np.ndarray, labels: list[str], answering: Answering, actual: str | None) -> str:
+    """Return the answer to a recording, and whether it is correct if its label is known.
+
+    Args:
+        probabilities: float, (labels,). actual: its label; NONE is the correct answer if it is the background.
+    """
+    answered, label = is_answered(probabilities, labels, answering), labels[int(np.argmax(probabilities))]
+    prediction = show_with_spaces(label) if answered else NONE
+    if actual is None:
+        return prediction
+    is_correct = actual == (label if answered else answering.background)
+    return f"{prediction} – correct" if is_correct else f"{prediction} – wrong, the label is {show_with_spaces(actual)}"
 
 
 def explain(error: Exception, file: Path, name: str) -> str:
