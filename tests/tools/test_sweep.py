@@ -66,6 +66,7 @@ def run_sweep(env: dict[str, str], *arguments: str) -> tuple[int, list[str]]:
     return process.returncode, output.splitlines()
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_folds_of_two_seeds(cluster: dict[str, str], copied: Path, run_tool: RunTool) -> None:
     status, lines = run_sweep(cluster, *FOLDS, "-S", "train.seed=1,2")

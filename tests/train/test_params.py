@@ -10,7 +10,9 @@ def conflicts(params: TrainParams, **encode: object) -> list[str | None]:
     """Return the keys of the conflicts with a section resample_encode."""
     return [
         error.key
-        for error in params.find_conflicts({"resample_encode": ResampleEncodeParams(**{"max_seconds": 30} | encode)})
+        for error in params.find_conflicts(
+            {"resample_encode": ResampleEncodeParams(**{"max_seconds": 30, "segments": False} | encode)}
+        )
     ]
 
 
@@ -20,7 +22,7 @@ def test_window_longer_than_max_seconds(window: float | None, keys: list[str]) -
 
 
 def test_window_conflict_has_both_numbers() -> None:
-    sections = {"resample_encode": ResampleEncodeParams(max_seconds=2)}
+    sections = {"resample_encode": ResampleEncodeParams(max_seconds=2, segments=False)}
     (error,) = TrainParams(window_seconds=2.5).find_conflicts(sections)
     assert "2.5" in str(error)
     assert "max_seconds: 2" in str(error)

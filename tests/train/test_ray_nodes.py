@@ -14,6 +14,7 @@ from stages.train.ranks import choose_launcher
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
 
 
+@pytest.mark.rare
 def test_two_machines_train_as_one(
     copied: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
