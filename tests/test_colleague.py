@@ -65,7 +65,7 @@ class S3Remote:
 Remote = FolderRemote | S3Remote
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.rare)])
 def remote(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
     """An empty remote, with the login in the environment."""
     if request.param == "folder":
