@@ -20,7 +20,7 @@ verify: $(VENV)/.installed  ## train and evaluate the last commit again, in a co
 test: lint  ## run the linters and the tests
 	$(PYTEST) -m 'not rare'
 
-test-all: lint  ## run the linters and all tests, also those of lost machines
+test-all: lint  ## run the linters and all tests, also those that take a minute or more
 	$(PYTEST)
 
 test-fast: lint  ## run the linters and the fast tests
