@@ -9,8 +9,8 @@ from filelock import FileLock
 from helpers import SHARED, dvc, git, make_workspace
 
 pytest_plugins = ["fakes.small_hub"]
-# Fixtures that are slow to make and cannot be shared by the processes of pytest-xdist.
-ALONE = {"ray_cluster": "ray", "cluster": "ray"}
+# Fixtures that are slow to make and that the processes of pytest-xdist do not share.
+ALONE = {"ray_cluster": "ray", "cluster": "ray", "page": "page", "exported": "exported"}
 
 
 @pytest.hookimpl(tryfirst=True)

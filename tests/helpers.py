@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -162,8 +161,7 @@ def find_programs(path: str, fork: bool) -> str:
     """Return the value of PATH with this test's Python and DVC first. fork: as in `dvc`."""
     folders = [Path(sys.executable).parent]
     if fork:
-        top = Path(tempfile.gettempdir(), f"programs-{os.getpid()}")
-        folders = [make_dvc(top / "dvc"), make_python(top / "python"), *folders]
+        folders = [make_dvc(), make_python(), *folders]
     return os.pathsep.join([*map(str, folders), path])
 
 

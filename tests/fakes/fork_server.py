@@ -2,7 +2,8 @@
 
 Each program is a separate process with its environment, folder and output. There are three servers. That of the Hub's
 tests does not import huggingface_hub, which reads the environment when it is imported. That of the stages imports it,
-and all libraries that train and evaluate use. That of DVC imports DVC with its client for S3.
+and all libraries that train and evaluate use. That of DVC imports DVC with its client for S3. The
+processes of pytest-xdist share them.
 """
 
 import gc
@@ -10,6 +11,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +21,8 @@ import traceback
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+
+from filelock import FileLock
 
 TIMEOUT = 300  # seconds
 LIGHT = (
@@ -77,42 +81,54 @@ def run_python(*arguments: str, env: dict[str, str]) -> tuple[int, str]:
 
 
 @cache
-def make_python(folder: Path) -> Path:
-    """Write a program `python` into a folder, which runs the stages as forks; return the folder."""
-    return _make_program(folder / "python", "stages")
+def make_python() -> Path:
+    """Write a program `python`, which runs the stages as forks, and return its folder."""
+    return _make_program("python", "stages")
 
 
 @cache
-def make_dvc(folder: Path) -> Path:
-    """Write a program `dvc` into a folder, which runs DVC as forks; return the folder."""
-    return _make_program(folder / "dvc", "dvc", "-m", "dvc")
+def make_dvc() -> Path:
+    """Write a program `dvc`, which runs DVC as forks, and return its folder."""
+    return _make_program("dvc", "dvc", "-m", "dvc")
 
 
-def _make_program(file: Path, kind: str, *first: str) -> Path:
-    file.parent.mkdir(parents=True)
-    file.write_text(CLIENT.format(python=sys.executable, address=start_server(kind), first=list(first)))
-    file.chmod(0o755)
-    return file.parent
+def _make_program(name: str, kind: str, *first: str) -> Path:
+    folder = Path(tempfile.mkdtemp())
+    program = CLIENT.format(python=sys.executable, address=start_server(kind), first=list(first))
+    (folder / name).write_text(program)
+    (folder / name).chmod(0o755)
+    return folder
 
 
+@cache
 def start_server(kind: str) -> str:
     """Start a server, if it does not run yet, and return its address."""
-    return _start_server(kind)[0]
+    # The process of pytest: of this one, or of pytest-xdist, which started this one.
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    folder = Path(tempfile.gettempdir(), f"fork-servers-{owner}")
+    folder.mkdir(exist_ok=True)
+    address = folder / kind
+    with FileLock(folder / f"{kind}.lock"):
+        if not address.exists():
+            command = [sys.executable, __file__, kind, str(address), str(owner)]
+            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            server.stdout.close()
+            server.returncode = 0  # it ends after this process, so nobody waits for it
+    return str(address)
 
 
-@cache
-def _start_server(kind: str) -> tuple[str, subprocess.Popen[str]]:
-    """Start a server. It ends with this process, which closes its standard input."""
-    address = f"{tempfile.mkdtemp()}/server"
-    command = [sys.executable, __file__, kind, address]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    return address, server
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
-def _serve(kind: str, address: str) -> None:
-    """Fork for each connection."""
+def _serve(kind: str, address: str, owner: str) -> None:
+    """Fork for each connection, until the process `owner` ends."""
     for library in LIBRARIES[kind]:
         import_module(library)
     assert (kind == "stages") == ("huggingface_hub" in sys.modules)
@@ -123,7 +139,9 @@ def _serve(kind: str, address: str) -> None:
         listener.bind(address)
         listener.listen()
         print("ready", flush=True)
-        while sys.stdin not in select.select([sys.stdin, listener], [], [])[0]:
+        while _is_running(int(owner)):
+            if not select.select([listener], [], [], 1)[0]:
+                continue
             connection, _ = listener.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -134,6 +152,7 @@ def _serve(kind: str, address: str) -> None:
                 # Not sys.exit, which takes half a second to free all libraries.
                 os._exit(0)
             connection.close()
+    shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 
 def _run(connection: socket.socket) -> int:

@@ -31,7 +31,7 @@ FOLDS = ["-S", "split.folds=2", "-S", "split.fold=range(2)"]
 def cluster() -> Iterator[dict[str, str]]:
     """Start a Ray cluster of two nodes that run the stages as forks; return the environment for the tools."""
     cluster_utils = pytest.importorskip("ray.cluster_utils")
-    forks = make_python(Path(tempfile.gettempdir(), f"programs-{os.getpid()}", "python"))
+    forks = make_python()
     path = os.pathsep.join([str(forks), str(Path(sys.executable).parent), os.environ["PATH"]])
     settings = {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "OMP_WAIT_POLICY": "passive"}
     # Not pytest's folder: paths of sockets may have 107 bytes.

@@ -1,12 +1,10 @@
 """Trainings that are killed, or asked to end, and go on."""
 
-import os
 import random
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -50,7 +48,7 @@ main()
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     """Start Python as a fork that has imported the libraries."""
-    python = make_python(Path(tempfile.gettempdir(), f"programs-{os.getpid()}", "python")) / "python"
+    python = make_python() / "python"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([python, *arguments], text=True, **pipes)  # type: ignore[call-overload]
 
