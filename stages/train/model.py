@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from stages.common.architectures import DROPOUTS, freeze_part, set_dropout
+from stages.common.architectures import DROPOUTS, HEAD, freeze_part, set_dropout
 from stages.common.classifier import load_classifier
 from stages.common.configs import load_config
 from stages.common.errors import UserError
@@ -33,3 +34,17 @@ def build_model(base: Path, labels: list[str], params: TrainParams) -> PreTraine
     if params.freeze != "none":
         freeze_part(model, params.freeze)
     return model
+
+
+def set_head_learning_rate(optimizer: Optimizer, model: PreTrainedModel, rate: float) -> None:
+    """Give the head a learning rate of its own: each group of weights becomes two, with the weight decay of the group.
+
+    The first groups stay those of the base model, so that the logged learning rate is theirs.
+    """
+    head = {weight for name, weight in model.named_parameters() if name.startswith(HEAD)}
+    others = []
+    for group in optimizer.param_groups:
+        others.append({**group, "params": [weight for weight in group["params"] if weight in head], "lr": rate})
+        group["params"] = [weight for weight in group["params"] if weight not in head]
+    for group in others:
+        optimizer.add_param_group(group)

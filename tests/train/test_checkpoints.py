@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,7 @@ from helpers import digests, set_params, user_error
 from stages.common.errors import UserError
 from stages.common.paths import EPOCHS, FINETUNED, RUNS
 from stages.train.__main__ import main
-from stages.train.checkpoints import Writer, checkpoints_folder, describe_run, find_last, open_run
-from stages.train.trainer import ClipTrainer
+from stages.train.checkpoints import Writer, checkpoints_folder, describe_run, find_last, loading, open_run
 
 CHECKPOINTS = Path(".dvc/tmp/checkpoints")
 # All that draws random numbers, or keeps a state between epochs.
@@ -113,6 +113,22 @@ def test_asked_training_saves_and_goes_on(method: str, step: int, expected: dict
     assert not list(FINETUNED.parent.glob(".finetuned*"))
     main()
     assert results() == expected
+
+
+@pytest.mark.slow
+def test_recipes_go_on(copied: Path) -> None:
+    """What draws per clip, and what keeps a state: the mean of weights, which may be evaluated when it ends."""
+    set_params(copied, {"train.augment": {"mixup": 0.4, "noise": [10, 40]}, "train.sampler": "balanced"})
+    set_params(copied, {"train.average_epochs": 2, "train.head_learning_rate": 0.01, "train.dropout": 0.2})
+    set_params(copied, {"train.lr_scheduler_type": "cosine", "train.save_every": 1000})
+    main()
+    expected = results()
+    for method, step in (("training_step", 24), ("_measure_average", 30)):
+        shutil.rmtree(FINETUNED)
+        with start("-c", ASK.format(method=method, step=step)) as stage:
+            assert "a checkpoint was saved after" in stage.communicate()[1]
+        main()
+        assert results() == expected
 
 
 @pytest.mark.slow
@@ -211,9 +227,7 @@ def test_same_training_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_lack_of_memory_is_no_damage(tmp_path: Path) -> None:
     """The batches get smaller; the checkpoint stays."""
-    trainer = ClipTrainer.__new__(ClipTrainer)
-    trainer.writer = Writer(tmp_path)
-    with pytest.raises(torch.OutOfMemoryError), trainer._loading():
+    with pytest.raises(torch.OutOfMemoryError), loading(tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(UserError, match="the checkpoint is damaged"), trainer._loading():
+    with pytest.raises(UserError, match="the checkpoint is damaged"), loading(tmp_path):
         raise RuntimeError("invalid header")

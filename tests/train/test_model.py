@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from helpers import change_config, finetuned_weights, set_params, user_error, write_tiny_model
+from helpers import ARCHITECTURES, change_config, finetuned_weights, set_params, user_error, write_tiny_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification, PreTrainedModel, pipeline
 
@@ -14,7 +14,7 @@ from stages.common.paths import BASE, FINETUNED, PREDICTIONS, RAW
 from stages.common.tables import read_json
 from stages.evaluate.__main__ import main as evaluate
 from stages.train.__main__ import main
-from stages.train.model import build_model
+from stages.train.model import build_model, set_head_learning_rate
 from stages.train.params import TrainParams
 
 OTHER_ARCHITECTURES = ["whisper", "ast"]
@@ -99,6 +99,33 @@ def test_frozen_feature_encoder_unchanged(copied: Path) -> None:
     assert frozen
     assert frozen <= unchanged
     assert unchanged < set(after)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_head_has_its_learning_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    """Each weight is in one group, with the weight decay that the Trainer gave it."""
+    monkeypatch.chdir(tmp_path)
+    write_tiny_model(architecture)
+    model = build(BASE)
+    names = {weight: name for name, weight in model.named_parameters()}
+    groups = [
+        {"params": [weight for weight, name in names.items() if name.endswith("bias") == bias], "weight_decay": decay}
+        for bias, decay in ((False, 0.1), (True, 0.0))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-5)
+    set_head_learning_rate(optimizer, model, 1e-3)
+    found = {
+        names[weight]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    }
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(found) == len(names)
+    heads = [name for name in found if name.startswith(("classifier", "projector"))]
+    assert len(heads) == 4
+    assert found == {
+        name: (1e-3 if name in heads else 1e-5, 0.0 if name.endswith("bias") else 0.1) for name in names.values()
+    }
+    assert optimizer.param_groups[0]["lr"] == 1e-5
 
 
 @pytest.mark.parametrize("architecture", OTHER_ARCHITECTURES)

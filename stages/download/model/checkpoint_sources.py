@@ -5,6 +5,7 @@ returns the content of source.json. torch and transformers take seconds to impor
 that need them do.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +93,9 @@ class FolderCheckpoint(Section):
             if not file.is_file():
                 raise UserError(f"{file} is a broken link, or not a file", key="download.model.path")
             shutil.copyfile(file, folder / file.name)
-        return {"source": "folder", "id": root.resolve().name, "licence": self.licence}
+        # A models/base of this project: train warns if its learning rate is too low for random weights.
+        random = {"random_weights": True} if _has_random_weights(root / "source.json") else {}
+        return {"source": "folder", "id": root.resolve().name, "licence": self.licence, **random}
 
 
 class HubCheckpoint(Section):
@@ -116,6 +119,15 @@ class HubCheckpoint(Section):
 
 
 SOURCES = RandomWeights | FolderCheckpoint | HubCheckpoint
+
+
+def _has_random_weights(source: Path) -> bool:
+    """Return whether a source.json describes random weights; a checkpoint need not have one."""
+    try:
+        content = json.loads(source.read_bytes())
+        return bool(content.get("source") == "random_weights" or content.get("random_weights"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def read_licence(card: Path) -> str | list[str]:
