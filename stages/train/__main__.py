@@ -36,6 +36,27 @@ def warn_of_low_learning_rate(base: dict[str, Any], learning_rate: float) -> Non
         )
 
 
+def describe_training(params: TrainParams, selected_on: str, best: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of training.json, but for the params of other stages.
+
+    Args:
+        selected_on: the split that selected the best epoch. best: what was measured after it.
+    """
+    used = params.model_dump(exclude=WITHOUT_EFFECT)
+    content = {"selected_on": selected_on, "best_epoch": round(best["epoch"]), "train": used}
+    if averaged := best.get("averaged_epochs"):
+        content |= {"averaged_epochs": averaged, "selection_accuracy": best["eval_accuracy"]}
+    return content
+
+
+def summarize(params: TrainParams, selected_on: str, best: dict[str, Any]) -> str:
+    """Return which epoch is the best, and its scores, in one line. Arguments: as for `describe_training`."""
+    averaged = best.get("averaged_epochs")
+    which = f"mean of epochs {averaged[0]} to {averaged[-1]}" if averaged else f"best epoch {round(best['epoch'])}"
+    scores = {metric.replace("_", " "): best[f"eval_{metric}"] for metric in ("accuracy", params.select_by)}
+    return f"{which}, {selected_on} " + ", ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
+
+
 def main() -> None:
     """Train, with smaller batches if memory runs out, and save the model."""
     from stages.common.device import make_deterministic, with_smaller_batches  # before torch
@@ -75,17 +96,11 @@ def main() -> None:
         fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"
         best = with_smaller_batches(train, params.batch_size, "train.batch_size", fix, divide=True)
         encoded.extractor.save_pretrained(folder)
-        selected_on, epoch = training.selection_split(encoded.drop_background(splits)), round(best["epoch"])
-        used = params.model_dump(exclude=WITHOUT_EFFECT)
-        content = {"selected_on": selected_on, "best_epoch": epoch, "train": used, "resample_encode": encoded.settings}
-        if averaged := best.get("averaged_epochs"):
-            content |= {"averaged_epochs": averaged, "selection_accuracy": best["eval_accuracy"]}
+        selected_on = training.selection_split(encoded.drop_background(splits))
+        content = describe_training(params, selected_on, best) | {"resample_encode": encoded.settings}
         write_json(folder / TRAINING.name, content)
     checkpoints.remove(opened)
-    which = f"mean of epochs {averaged[0]} to {averaged[-1]}" if averaged else f"best epoch {epoch}"
-    scores = {metric.replace("_", " "): best[f"eval_{metric}"] for metric in ("accuracy", params.select_by)}
-    numbers = ", ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
-    print(f"{FINETUNED}: {which}, {selected_on} {numbers}")
+    print(f"{FINETUNED}: {summarize(params, selected_on, best)}")
 
 
 if __name__ == "__main__":

@@ -58,21 +58,26 @@ class Augmenter:
             found = np.zeros(self.labels)
             found[label] += share
             found[partner[1]] += 1 - share
-            array, found = array.astype(np.float32), found.astype(np.float32)
+            array, found = np.asarray(array, np.float32), found.astype(np.float32)
         if params.polarity and rng.random() < 0.5:
             array = -array
         if params.time_shift:
             most = params.time_shift * len(array)
             array = np.roll(array, round(rng.uniform(-most, most)))
         if params.gain:
-            array = array * np.float32(10 ** (rng.uniform(*params.gain) / 20))
+            array = array * _draw_ratio(params.gain, rng)
         if params.noise:
             noise = rng.standard_normal(array.shape, dtype=np.float32)
-            array = array + noise * np.float32(_level(array) * 10 ** (-rng.uniform(*params.noise) / 20))
+            array = array + noise * (_level(array) / _draw_ratio(params.noise, rng))
         changed = _level(array)
         if self.keep_level and level and changed:
-            array = array * np.float32(level / changed)
+            array = array * (level / changed)
         return array, found
+
+
+def _draw_ratio(span: list[float], rng: np.random.Generator) -> float:
+    """Return a ratio of levels. span: lowest and highest, in dB."""
+    return 10 ** (float(rng.uniform(span[0], span[1])) / 20)
 
 
 def _level(array: np.ndarray) -> float:

@@ -133,7 +133,9 @@ def compute_metrics(
         logits = average_segments(logits, recordings)
         labels = labels[np.unique(recordings, return_index=True)[1]]
     predicted = np.argmax(logits, axis=1)
-    scores = {metric: score(metric, labels, predicted) for metric in dict.fromkeys(("accuracy", select_by))}
+    scores: dict[str, float] = {
+        metric: score(metric, labels, predicted) for metric in dict.fromkeys(("accuracy", select_by))
+    }
     loss = float(cross_entropy(torch.tensor(logits).double(), torch.tensor(labels)))
     # 0 if training diverged. Less than one more correct clip; other metrics also differ by less than that.
     bonus = math.exp(-loss) if math.isfinite(loss) else 0.0

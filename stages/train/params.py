@@ -14,6 +14,7 @@ from stages.common.params import Number, Seconds, Section, Threads, find_window_
 # The parts of the model whose output is cached -> the values of train.freeze that do not train them.
 FROZEN_BY = {"feature_encoder": ("feature_encoder", "base"), "base": ("base",)}
 
+Layers = Annotated[int, Field(ge=1, le=1000)]
 Metric = Literal["accuracy", "macro_f1", "balanced_accuracy"]
 
 # Keys that have no effect on the model.
@@ -56,6 +57,17 @@ class Augment(Section):
     )
 
 
+class Lora(Section):
+    """Low-rank adaptation (Hu et al., 2022): small matrices are trained beside frozen weights, and added at the end."""
+
+    r: int = Field(8, ge=1, description="Rank of the matrices.")
+    lora_alpha: int = Field(16, ge=1, description="The matrices count by lora_alpha / r.")
+    lora_dropout: Number = Field(0.0, ge=0, lt=1, description="Dropout of their input.")
+    target_modules: list[str] | None = Field(
+        None, min_length=1, description="Names of linear layers; null: those of attention, in WavLM the feed-forward."
+    )
+
+
 class TrainParams(Section):
     """Training with the Trainer of Transformers."""
 
@@ -86,6 +98,14 @@ class TrainParams(Section):
     )
     freeze: Literal["none", "feature_encoder", "base"] = Field(
         "none", description="Part that is not trained: none, feature_encoder, or base (all but the head)."
+    )
+    lora: Lora | None = Field(
+        None, description="Train small matrices and the head only, e.g. {r: 8}; needs the extra lora; null: no."
+    )
+    layers: Literal["last", "weighted"] | Layers | None = Field(
+        None,
+        description="Layers that the head gets: last, weighted (sum of all), or the n-th, without those after it; "
+        "null: the base model's.",
     )
     dropout: Number | None = Field(None, ge=0, lt=1, description="Dropout of the model; null: the base model's.")
     attention_dropout: Number | None = Field(
@@ -128,6 +148,11 @@ class TrainParams(Section):
         [], description="Trackers that the Trainer reports to, besides the TensorBoard logs."
     )
 
+    @property
+    def records_step(self) -> bool:
+        """Whether to record the training step in a CUDA graph; with LoRA or a weighted sum, this was not tried."""
+        return self.cuda_graph and self.lora is None and self.layers != "weighted"
+
     @field_validator("report_to")
     @classmethod
     def _check_trackers(cls, trackers: list[str]) -> list[str]:
@@ -153,6 +178,13 @@ class TrainParams(Section):
             yield UserError(message, key="train.average_epochs")
         if self.average_epochs and self.average_epochs > self.epochs:
             yield UserError(f"{self.average_epochs}, but there are {self.epochs} epochs", key="train.average_epochs")
+        if self.lora and self.average_epochs:
+            message = "the mean of LoRA's matrices is not that of the weights; set it, or train.lora, to null"
+            yield UserError(message, key="train.average_epochs")
+        if self.lora and self.freeze == "base":
+            yield UserError(
+                "it adapts the base model, which is frozen; set it to null, or train.freeze: none", key="train.lora"
+            )
 
     def find_cache_conflicts(self, part: str | None) -> Iterator[UserError]:
         """Yield an error for each key that the cached output of a part of the model does not allow."""
@@ -175,7 +207,7 @@ class TrainParams(Section):
                 key="train.window_seconds",
             )
         # The cached output was computed without dropout.
-        for key in ("dropout", "attention_dropout", "spec_augment"):
+        for key in ("dropout", "attention_dropout", "spec_augment", "layers"):
             if getattr(self, key):
                 yield UserError(
                     "the cached output of the base model was computed without it; set it to null", key=f"train.{key}"
@@ -185,6 +217,9 @@ class TrainParams(Section):
         """Check that there is a GPU for fp16, and a package for each tracker."""
         if self.precision == "fp16" and not has_nvidia_gpu():
             yield UserError("fp16 needs a GPU; set auto or fp32", key="train.precision")
+        if self.lora and find_spec("peft") is None:
+            message = "peft is not installed; pip install --constraint constraints.txt .[lora]"
+            yield UserError(message, key="train.lora")
         for tracker in self.report_to:
             spec = find_spec(tracker)
             if spec is None or spec.origin is None:  # without an origin, it is only a folder of this name

@@ -79,7 +79,7 @@ class ClipTrainer(Trainer):
         prepared = super()._prepare_for_training(*args, **kwargs)
         if self.args.device.type == "cuda":
             keep_grouped_convolutions_in_fp32(self.model)
-            if self.params.cuda_graph:
+            if self.params.records_step:
                 capture_if_alike(self.model, self.args, self.clips, self._prepare_inputs)
         return prepared
 

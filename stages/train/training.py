@@ -25,6 +25,7 @@ from stages.train.augment import make_augmenter
 from stages.train.batches import EpochBatches, TrainingClips, choose_resident_device
 from stages.train.callbacks import Bar, EpochLog, EventLog
 from stages.train.checkpoints import Writer, find_last
+from stages.train.lora import merge_lora
 from stages.train.loss import EPOCH, compute_metrics, make_loss
 from stages.train.model import build_model
 from stages.train.params import TrainParams
@@ -69,6 +70,8 @@ def train_model(params: TrainParams, micro_batch: int, folders: Folders) -> dict
     model = build_model(BASE, encoded.labels, params)
     state = fit(model, params, micro_batch, encoded, splits, folders)
     if state.is_world_process_zero:
+        if params.lora:
+            merge_lora(model)
         model.save_pretrained(folders.model)
     return best_evaluation(state)
 

@@ -50,7 +50,13 @@ def test_cached_part_must_be_frozen(cache: str, freeze: str, keys: list[str]) ->
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("window_seconds", 0.5), ("dropout", 0.5), ("attention_dropout", 0.1), ("spec_augment", {"mask_time_prob": 0.1})],
+    [
+        ("window_seconds", 0.5),
+        ("dropout", 0.5),
+        ("attention_dropout", 0.1),
+        ("spec_augment", {"mask_time_prob": 0.1}),
+        ("layers", 1),
+    ],
 )
 def test_what_cached_base_excludes(key: str, value: object) -> None:
     params = TrainParams(freeze="base", **{key: value})
@@ -74,6 +80,8 @@ def test_augment_changes_the_input(cache: str) -> None:
         ({"class_weights": "balanced", "sampler": "balanced"}, "class_weights"),
         ({"average_epochs": 3, "early_stopping": 2}, "average_epochs"),
         ({"average_epochs": 3, "epochs": 2}, "average_epochs"),
+        ({"average_epochs": 3, "lora": {}}, "average_epochs"),
+        ({"freeze": "base", "lora": {}}, "lora"),
     ],
 )
 def test_contradictions_of_recipes(params: dict[str, Any], key: str) -> None:
@@ -111,6 +119,13 @@ def test_fp16_without_gpu_is_obstacle() -> None:
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
 def test_other_precisions_need_no_gpu(precision: str) -> None:
     assert list(TrainParams(precision=precision).find_obstacles()) == []
+
+
+def test_lora_needs_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(TrainParams(lora={}).find_obstacles()) == []
+    monkeypatch.setattr("stages.train.params.find_spec", {}.get)
+    (error,) = TrainParams(lora={}).find_obstacles()
+    assert error.key == "train.lora"
 
 
 @pytest.mark.parametrize("wandb", [None, SimpleNamespace(origin=None)], ids=["nothing", "only its folder of logs"])
