@@ -76,8 +76,9 @@ def test_batches_repeat_and_can_be_shared(finished: Path) -> None:
     """What happens to a clip depends on the seed, the epoch and the clip only."""
     encoded = open_encoded_clips(finished / ENCODED)
     alone = load(encoded, finished, 3000)
-    first, second = (load(encoded, finished, 3000, rank=rank, ranks=2) for rank in (0, 1))
-    for batch, *shares in zip(alone, first, second, strict=True):
+    shared = [load(encoded, finished, 3000, rank=rank, ranks=3) for rank in range(3)]
+    assert (shared[2][-1]["labels"] == -100).all()  # the last batch has two clips
+    for batch, *shares in zip(alone, *shared, strict=True):
         for name in ("input_values", "labels"):
             parts = [share[name] for share in shares if (share["labels"] != -100).all()]
             np.testing.assert_array_equal(np.concatenate(parts), batch[name])
