@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -116,14 +117,25 @@ def test_asked_training_saves_and_goes_on(method: str, step: int, expected: dict
 
 
 @pytest.mark.slow
-def test_recipes_go_on(copied: Path) -> None:
+@pytest.mark.parametrize(
+    ("params", "stops"),
+    [
+        (
+            {"augment": {"mixup": 0.4, "noise": [10, 40]}, "sampler": "balanced", "average_epochs": 2},
+            [("training_step", 24), ("_measure_average", 30)],
+        ),
+        ({"lora": {"r": 2, "lora_dropout": 0.2}, "layers": "weighted"}, [("training_step", 24)]),
+    ],
+    ids=["average", "lora"],
+)
+def test_recipes_go_on(copied: Path, params: dict[str, Any], stops: list[tuple[str, int]]) -> None:
     """What draws per clip, and what keeps a state: the mean of weights, which may be evaluated when it ends."""
-    set_params(copied, {"train.augment": {"mixup": 0.4, "noise": [10, 40]}, "train.sampler": "balanced"})
-    set_params(copied, {"train.average_epochs": 2, "train.head_learning_rate": 0.01, "train.dropout": 0.2})
-    set_params(copied, {"train.lr_scheduler_type": "cosine", "train.save_every": 1000})
+    set_params(copied, {f"train.{key}": value for key, value in params.items()})
+    set_params(copied, {"train.head_learning_rate": 0.01, "train.dropout": 0.2, "train.lr_scheduler_type": "cosine"})
+    set_params(copied, {"train.save_every": 1000})
     main()
     expected = results()
-    for method, step in (("training_step", 24), ("_measure_average", 30)):
+    for method, step in stops:
         shutil.rmtree(FINETUNED)
         with start("-c", ASK.format(method=method, step=step)) as stage:
             assert "a checkpoint was saved after" in stage.communicate()[1]
