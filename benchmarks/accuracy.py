@@ -51,17 +51,20 @@ HEAD_ONLY: Params = {
 }
 
 
-def measure_settings(preset: str, settings: dict[str, Params], seeds: int, values: Params) -> dict[str, list[float]]:
+def measure_settings(
+    preset: str, settings: dict[str, Params], seeds: int, values: Params, metric: str = "accuracy"
+) -> dict[str, list[float]]:
     """Run the pipeline for each setting and seed: download once, and encode once for each setting.
 
     Args:
         settings: changes to the course settings, by name.
         values: changes to the preset that all settings share.
+        metric: of metrics.json.
 
     Returns:
-        Test accuracies of each setting, for the seeds from 0.
+        The metric of each setting on the test clips, for the seeds from 0.
     """
-    accuracies: dict[str, list[float]] = {}
+    scores: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top)
         shutil.copytree(ROOT / TABLES, folder / TABLES)
@@ -78,10 +81,10 @@ def measure_settings(preset: str, settings: dict[str, Params], seeds: int, value
                 run_module("stages.train", folder=folder)
                 run_module("stages.evaluate.baselines", folder=folder)
                 run_module("stages.evaluate", folder=folder)
-                accuracy = read_json(folder / METRICS)["accuracy"]
-                accuracies.setdefault(name, []).append(accuracy)
-                print(f"{name}, seed {seed}: {accuracy:.3f}", file=sys.stderr, flush=True)
-    return accuracies
+                score = read_json(folder / METRICS)[metric]
+                scores.setdefault(name, []).append(score)
+                print(f"{name}, seed {seed}: {score:.3f}", file=sys.stderr, flush=True)
+    return scores
 
 
 def make_rows(accuracies: dict[str, list[float]]) -> list[list[str]]:
@@ -108,6 +111,20 @@ def pretrain(folder: Path, clips: Path) -> Path:
     return folder / FINETUNED
 
 
+def compose_genres(top: Path, clips_per_label: int, seconds: float) -> Path:
+    """Compose the demo's genres, leave five of them in the folder `clips`, and pretrain the demo's model on the others.
+
+    Returns:
+        The checkpoint.
+    """
+    size = {"download.dataset.clips_per_label": clips_per_label, "download.dataset.seconds": seconds}
+    set_params(top, "demo.yaml", size)
+    run_module("stages.download", "dataset", folder=top)
+    for number, genre in enumerate(sorted((top / RAW / "audio").iterdir())):
+        shutil.copytree(genre, top / ("pretraining_clips", "clips")[number % 2] / genre.name)
+    return pretrain(top / "pretraining", top / "pretraining_clips")
+
+
 def folder_source(clips: Path) -> Params:
     """Return download.dataset of params.yaml for a folder of clips."""
     return {"source": "folder", "path": str(clips), "max_rejected": 0}
@@ -122,12 +139,7 @@ def measure_synthetic(device: str) -> Result:
     }
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
-        size = {"download.dataset.clips_per_label": CLIPS_PER_LABEL, "download.dataset.seconds": CLIP_SECONDS}
-        set_params(top, "demo.yaml", size)
-        run_module("stages.download", "dataset", folder=top)
-        for number, genre in enumerate(sorted((top / RAW / "audio").iterdir())):
-            shutil.copytree(genre, top / ("pretraining_clips", "clips")[number % 2] / genre.name)
-        base = pretrain(top / "pretraining", top / "pretraining_clips")
+        base = compose_genres(top, CLIPS_PER_LABEL, CLIP_SECONDS)
         values = {
             "download.dataset": folder_source(top / "clips"),
             "download.model": {"source": "folder", "path": str(base)},

@@ -281,26 +281,26 @@ def change_config(**values: object) -> None:
     write_json(path, read_json(path) | values)
 
 
-def write_tiny_model(architecture: str, folder: Path = Path("models/base")) -> None:
+def write_tiny_model(architecture: str, folder: Path = Path("models/base"), layers: int = 1) -> None:
     """Write a tiny model with random weights: of ARCHITECTURES, by default as base model."""
     import transformers
 
     model: Any
     extractor: Any
     if architecture == "whisper":
-        layers = {"encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 8}
-        layers |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 8}
+        sizes = {"encoder_layers": layers, "encoder_attention_heads": 2, "encoder_ffn_dim": 8}
+        sizes |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 8}
         ids = {"vocab_size": 9, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
-        config = transformers.WhisperConfig(d_model=8, num_mel_bins=8, max_source_positions=100, **layers, **ids)
+        config = transformers.WhisperConfig(d_model=8, num_mel_bins=8, max_source_positions=100, **sizes, **ids)
         model = transformers.WhisperModel(config)
         extractor = transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=2)
     elif architecture == "ast":
-        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        sizes = {"hidden_size": 8, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 8}
         model = transformers.ASTModel(transformers.ASTConfig(num_mel_bins=16, max_length=64, **sizes))
         extractor = transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=64)
     else:
         name = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}[architecture]
-        config = getattr(transformers, f"{name}Config")(**TINY["download.model.config"])
+        config = getattr(transformers, f"{name}Config")(**TINY["download.model.config"] | {"num_hidden_layers": layers})
         model = getattr(transformers, f"{name}Model")(config)
         extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=architecture != "wav2vec2")
     model.save_pretrained(folder)

@@ -138,6 +138,19 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "publish": {"name": "distilhubert-finetuned-gtzan-fault-filtered"},
         },
     ),
+    "gtzan-mert": (
+        "GTZAN with MERT-v1-95M, a HuBERT that was pretrained on music (Li et al., 2023), at 24 kHz; otherwise as\n"
+        "presets/gtzan.yaml. Its licence is CC BY-NC 4.0: not for commercial use. It needs the Hub and a GPU.",
+        {
+            "download": GTZAN
+            # Its config names code of its repo, which is not run; the weights are those of a HuBERT.
+            | {"model": {"source": "hub", "id": "m-a-p/MERT-v1-95M", "config": {"model_type": "hubert"}}},
+            "split": {"method": "grouped", "test_size": 0.1, "groups": GTZAN_GROUPS},
+            "resample_encode": NORMALIZED | {"precision": "auto"},
+            "train": RECOMMENDED,
+            "publish": {"name": "mert-v1-95m-finetuned-gtzan-grouped"},
+        },
+    ),
     "keywords": (
         "Keyword spotting: Speech Commands v0.02, 35 words of one second, with Wav2Vec2. No speaker is in two splits.\n"
         "Unpack the archive first, and set its path: see docs/other-tasks.md. On a GPU.",

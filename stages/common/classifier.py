@@ -38,4 +38,6 @@ def load_classifier(folder: Path, config: PreTrainedConfig, *, new_head: bool) -
             f"make the checkpoint again: dvc repro --force {stage}",
             file=folder,
         )
+    if "layer_weights" in keys:  # from_pretrained leaves those of Wav2Vec2 and WavLM uninitialised (transformers 5.23)
+        torch.nn.init.constant_(model.layer_weights, 1 / len(model.layer_weights))
     return model

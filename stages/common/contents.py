@@ -78,10 +78,16 @@ class Encoding(BaseModel):
 
 
 class Training(BaseModel):
-    """models/finetuned/training.json."""
+    """models/finetuned/training.json.
+
+    averaged_epochs: whose weights were averaged, if the mean was better than the best epoch. Then selection_accuracy is
+        that of the mean.
+    """
 
     selected_on: SplitName
     best_epoch: Annotated[int, Field(ge=1)]
+    averaged_epochs: list[int] = []
+    selection_accuracy: Share | None = None
     train: dict[str, Any]
     resample_encode: Encoding
 

@@ -56,6 +56,7 @@ def download_model() -> None:
     """Fetch the base model and check that it can be fine-tuned."""
     from stages.common.tables import write_json
     from stages.download.model.checkpoint_check import check_checkpoint
+    from stages.download.model.config_changes import require_fit
     from stages.download.params import ModelParams
 
     params: Any = load_params("download.model", ModelParams)
@@ -63,6 +64,8 @@ def download_model() -> None:
         folder.mkdir()
         origin = params.fetch(folder)
         summary = check_checkpoint(folder)
+        if params.source != "random_weights" and params.config:
+            require_fit(folder, params.config)
         write_json(folder / BASE_SOURCE.name, origin)
     print(f"{BASE}: {summary}")
 

@@ -39,15 +39,27 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def selection_accuracy(epochs: "DataFrame", best_epoch: int) -> float:
-    """Return the accuracy of an epoch on the clips that selected it. epochs: as `read_epochs` returns them.
+def selection_accuracy(epochs: "DataFrame", training: dict[str, Any]) -> float:
+    """Return the accuracy of the model on the clips that selected its epoch, or the mean of several.
+
+    Args:
+        epochs: as `read_epochs` returns them. training: the content of training.json.
 
     Raises:
         UserError: there is no such epoch.
     """
+    best_epoch = training["best_epoch"]
     if best_epoch not in epochs.index:
         raise damaged(TRAINING, f"its best epoch {best_epoch} is not in {EPOCHS}")
-    return float(epochs["eval_accuracy"][best_epoch])
+    return float(training.get("selection_accuracy", epochs["eval_accuracy"][best_epoch]))
+
+
+def describe_selection(training: dict[str, Any], epochs: "DataFrame") -> dict[str, Any]:
+    """Return the fields of Result that say how the model was selected. Arguments: as for `selection_accuracy`."""
+    select_by, averaged = training["train"].get("select_by", "accuracy"), training.get("averaged_epochs")
+    if f"eval_{select_by}" not in epochs:
+        raise damaged(EPOCHS, f"it has no {select_by}, which selected the best epoch")
+    return {"select_by": select_by, "averaged_epochs": (averaged[0], averaged[-1]) if averaged else None}
 
 
 def summarize(metrics: dict[str, Any]) -> str:
@@ -103,11 +115,12 @@ def main() -> None:
     answer = measure_answers(logits["test"], encoded.labels, answering) | numbers
     predictions = select_predictions(logits["test"], encoded, answering.temperature, params.window_seconds is not None)
     groups = splits.set_index("clip").loc[predictions.clips, "group"].to_numpy()
-    selected = selection_accuracy(epochs, training["best_epoch"])
+    selected = selection_accuracy(epochs, training)
     measured = measure(predictions, groups, read_json(BASELINES), training["selected_on"], selected, encoded.background)
     metrics = round_floats(measured | {"answer": answer})
     table, summary = predictions.to_table(), summarize(metrics)
     result = Result(epochs, training["best_epoch"], table, metrics["reliability"], metrics["answer"])
+    result = result._replace(**describe_selection(training, epochs))
     with atomic_outputs(METRICS, PREDICTIONS, FIGURE, REPORT) as [metrics_file, predictions_file, figure, report]:
         write_json(metrics_file, metrics)
         write_table(predictions_file, table)

@@ -43,6 +43,8 @@ class Result(NamedTuple):
     predictions: the content of predictions.csv, with one probability column per label from the fourth column on.
     reliability: as `metrics.reliability` returns it. answer: as `calibration.measure_answers` returns it.
     undrawable: characters of labels that no font has.
+    select_by: the metric that selected the epoch. averaged_epochs: the first and the last, if the mean of the weights
+        of several epochs was measured.
     """
 
     epochs: pd.DataFrame
@@ -51,6 +53,8 @@ class Result(NamedTuple):
     reliability: list[dict[str, Any]]
     answer: dict[str, Any]
     undrawable: frozenset[str] = frozenset()
+    select_by: str = "accuracy"
+    averaged_epochs: tuple[int, int] | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -59,19 +63,21 @@ class Result(NamedTuple):
 
 
 def draw_learning_curves(axes: Axes, result: Result) -> None:
-    """Draw the losses and the accuracy of each epoch; a line marks the best epoch."""
-    epochs = result.epochs
+    """Draw the losses and the metric of each epoch; a line marks the best epoch, or a band those that were averaged."""
+    epochs, metric = result.epochs, result.select_by.replace("_", " ")
     for name, colour in (("train_loss", TRAIN_COLOUR), ("eval_loss", EVAL_COLOUR)):
         axes.plot(epochs.index, epochs[name], color=colour, marker=".", label=name.replace("_", " "))
-    axes.axvline(result.best_epoch, color="grey", linestyle=":")
+    if result.averaged_epochs:
+        axes.axvspan(*result.averaged_epochs, color="grey", alpha=0.2)
+    else:
+        axes.axvline(result.best_epoch, color="grey", linestyle=":")
     axes.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None), title="Learning curves")
-    accuracy_axes = axes.twinx()
-    accuracy_axes.plot(
-        epochs.index, epochs["eval_accuracy"], color="black", linestyle="--", marker=".", label="eval accuracy"
-    )
-    accuracy_axes.set(ylabel="accuracy", ylim=(0, 1))
+    metric_axes = axes.twinx()
+    values = epochs[f"eval_{result.select_by}"]
+    metric_axes.plot(epochs.index, values, color="black", linestyle="--", marker=".", label=f"eval {metric}")
+    metric_axes.set(ylabel=metric, ylim=(0, 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(handles=[*axes.lines[:2], *accuracy_axes.lines], loc="center right")
+    axes.legend(handles=[*axes.lines[:2], *metric_axes.lines], loc="center right")
 
 
 def count_confusions(result: Result) -> np.ndarray:

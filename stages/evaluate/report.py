@@ -117,6 +117,8 @@ def write_report(file: Path, metrics: dict[str, Any], split: dict[str, Any], res
         source=read_json(raw / "source.json"),
         epochs=result.epochs.reset_index().to_dict("records"),
         best_epoch=result.best_epoch,
+        select_by=result.select_by.replace("_", " "),
+        averaged_epochs=result.averaged_epochs,
         figures={name: base64.b64encode(render_svg(draw, result)).decode() for name, draw in FIGURES.items()},
         labels=result.labels,
         confusion=count_confusions(result).tolist() if len(result.labels) <= MAX_LABELS else None,

@@ -90,6 +90,8 @@ def write_card(file: Path, repo: str) -> None:
         hyperparameters=training["train"] | encoding,
         epochs=read_epochs(EPOCHS).reset_index().to_dict("records"),
         best_epoch=training["best_epoch"],
+        averaged_epochs=training.get("averaged_epochs"),
+        select_by=training["train"].get("select_by", "accuracy").replace("_", " "),
         architecture=config["architectures"][0],
         labels=list(config["id2label"].values()),
         sampling_rate=sampling_rate,

@@ -14,13 +14,47 @@ from stages.common import interrupts  # first, so that Ctrl-C is handled while t
 
 # isort: split
 from pathlib import Path
+from typing import Any
 
 from stages.common.environment import use_first_gpu
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
-from stages.common.paths import BASE, ENCODED, EPOCHS, FINETUNED, RUNS, SPLITS, TRAINING
+from stages.common.paths import BASE, BASE_SOURCE, ENCODED, EPOCHS, FINETUNED, RUNS, SPLITS, TRAINING
 from stages.common.stage import run_stage
 from stages.train.params import WITHOUT_EFFECT, TrainParams
+
+FINE_TUNING = 1e-4  # learning rates up to this are for pretrained weights
+
+
+def warn_of_low_learning_rate(base: dict[str, Any], learning_rate: float) -> None:
+    """Warn if a model with random weights would hardly learn. base: the content of models/base/source.json."""
+    if (base.get("source") == "random_weights" or base.get("random_weights")) and learning_rate <= FINE_TUNING:
+        print(
+            f"warning: the base model has random weights, which learn next to nothing at train.learning_rate: "
+            f"{learning_rate:g}; set about 3e-3, as presets/demo.yaml does, or choose a pretrained base model",
+            flush=True,
+        )
+
+
+def describe_training(params: TrainParams, selected_on: str, best: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of training.json, but for the params of other stages.
+
+    Args:
+        selected_on: the split that selected the best epoch. best: what was measured after it.
+    """
+    used = params.model_dump(exclude=WITHOUT_EFFECT)
+    content = {"selected_on": selected_on, "best_epoch": round(best["epoch"]), "train": used}
+    if averaged := best.get("averaged_epochs"):
+        content |= {"averaged_epochs": averaged, "selection_accuracy": best["eval_accuracy"]}
+    return content
+
+
+def summarize(params: TrainParams, selected_on: str, best: dict[str, Any]) -> str:
+    """Return which epoch is the best, and its scores, in one line. Arguments: as for `describe_training`."""
+    averaged = best.get("averaged_epochs")
+    which = f"mean of epochs {averaged[0]} to {averaged[-1]}" if averaged else f"best epoch {round(best['epoch'])}"
+    scores = {metric.replace("_", " "): best[f"eval_{metric}"] for metric in ("accuracy", params.select_by)}
+    return f"{which}, {selected_on} " + ", ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
 
 
 def main() -> None:
@@ -29,7 +63,7 @@ def main() -> None:
 
     # isort: split
     from stages.common.encoded_clips import open_encoded_clips
-    from stages.common.tables import read_table, write_json
+    from stages.common.tables import read_json, read_table, write_json
     from stages.train import checkpoints, ranks, training
 
     params = load_params("train", TrainParams)
@@ -40,7 +74,9 @@ def main() -> None:
     launcher = ranks.choose_launcher(params.processes, params.threads)
     make_deterministic(params.seed, params.threads)
 
-    def train(micro_batch: int) -> dict[str, float]:
+    warn_of_low_learning_rate(read_json(BASE_SOURCE) if BASE_SOURCE.is_file() else {}, params.learning_rate)
+
+    def train(micro_batch: int) -> dict[str, Any]:
         if micro_batch < params.batch_size:
             steps = params.gradient_accumulation_steps * params.batch_size // micro_batch
             print(f"gradient accumulation steps: {steps}", flush=True)
@@ -60,12 +96,11 @@ def main() -> None:
         fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"
         best = with_smaller_batches(train, params.batch_size, "train.batch_size", fix, divide=True)
         encoded.extractor.save_pretrained(folder)
-        selected_on, epoch = training.selection_split(encoded.drop_background(splits)), round(best["epoch"])
-        used = params.model_dump(exclude=WITHOUT_EFFECT)
-        content = {"selected_on": selected_on, "best_epoch": epoch, "train": used, "resample_encode": encoded.settings}
+        selected_on = training.selection_split(encoded.drop_background(splits))
+        content = describe_training(params, selected_on, best) | {"resample_encode": encoded.settings}
         write_json(folder / TRAINING.name, content)
     checkpoints.remove(opened)
-    print(f"{FINETUNED}: best epoch {epoch}, {selected_on} accuracy {best['eval_accuracy']:.3f}")
+    print(f"{FINETUNED}: {summarize(params, selected_on, best)}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from stages.common.encoded_clips import Clips, EncodedClips, StoredFeatures, collate
+from stages.train.augment import Augmenter
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 RESIDENT_SHARE = 0.25  # of the GPU's free memory that clips may take
@@ -20,24 +21,61 @@ class EpochBatches:
 
     The order and the windows depend only on the seed, the epoch and the clip. So training can go on in the middle of an
     epoch, and several processes can share a batch.
+
+    It yields draws. That of a clip is its index; if the balanced order has it again, plus the number of clips each
+    time, so that it gets another window.
+
+    Args:
+        balance: label ids, int64 (clips,), of which each should come equally often; None: each clip comes once.
     """
 
-    def __init__(self, clips: int, size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self, clips: int, size: int, seed: int, rank: int = 0, ranks: int = 1, balance: np.ndarray | None = None
+    ) -> None:
         self.clips, self.size, self.seed, self.rank, self.ranks = clips, size, seed, rank, ranks
-        self.epoch = 0
+        self.balance, self.epoch = balance, 0
+        self.positions: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def __len__(self) -> int:
         return ceil(self.clips / self.size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the indices of this process's share of each batch; the share may be empty."""
-        order = np.random.default_rng([self.seed, self.epoch, 0]).permutation(self.clips)
+        """Yield the draws of this process's share of each batch; the share may be empty."""
+        rng = np.random.default_rng([self.seed, self.epoch, 0])
+        order = rng.permutation(self.clips) if self.balance is None else draw_balanced(self.balance, rng)
         for start in range(0, self.clips, self.size):
             yield np.array_split(order[start : start + self.size], self.ranks)[self.rank].tolist()
 
     def draw_positions(self) -> np.ndarray:
         """Return a number from 0 to below 1 for each clip, float64 (clips,): the place of its window."""
         return np.random.default_rng([self.seed, self.epoch, 1]).random(self.clips)
+
+    def find_position(self, draw: int) -> float:
+        """Return a number from 0 to below 1: the place of a draw's window in its clip."""
+        if draw >= self.clips:
+            return np.random.default_rng([self.seed, self.epoch, 1, draw]).random()
+        if self.positions[0] != self.epoch:
+            self.positions = (self.epoch, self.draw_positions())
+        return self.positions[1][draw]
+
+
+def draw_balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw as many times as there are clips, each label equally often (or once more), its clips in turn.
+
+    Args:
+        labels: ids, int64 (clips,).
+
+    Returns:
+        Draws, int64 (clips,), as `EpochBatches` yields them.
+    """
+    present = np.unique(labels)
+    sizes = rng.permutation([len(part) for part in np.array_split(labels, len(present))])
+    draws = []
+    for label, size in zip(present, sizes):
+        clips = np.flatnonzero(labels == label)
+        rounds = [rng.permutation(clips) + turn * len(labels) for turn in range(ceil(size / len(clips)))]
+        draws.append(np.concatenate(rounds)[:size])
+    return rng.permutation(np.concatenate(draws))
 
 
 class ResidentFeatures:
@@ -69,6 +107,7 @@ class TrainingClips(Dataset):
     Args:
         window: its length, as `window_length` returns it; None for complete clips.
         device: where to keep the clips; None to read them from the file.
+        augmenter: changes the windows; None leaves them as they are. With it, no device.
     """
 
     def __init__(
@@ -78,37 +117,59 @@ class TrainingClips(Dataset):
         window: int | None,
         batches: EpochBatches,
         device: torch.device | None = None,
+        augmenter: Augmenter | None = None,
     ) -> None:
         self.encoded, self.clips, self.window, self.batches = encoded, clips, window, batches
         self.resident = ResidentFeatures(clips.features, device) if device else None  # type: ignore[arg-type]
-        self.positions: tuple[int, np.ndarray] = (-1, np.empty(0))
+        self.augmenter = augmenter
 
     def __len__(self) -> int:
         return len(self.clips.labels)
 
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        """Return a batch as `collate` does. An empty one becomes a clip that the loss ignores."""
-        chosen = indices or [0]
-        labels = self.clips.labels[chosen] if indices else np.array([IGNORED])
+    def __getitems__(self, draws: list[int]) -> dict[str, torch.Tensor]:
+        """Return a batch as `collate` does. An empty one becomes a clip that the loss ignores.
+
+        After mixup, the labels are the share of each, float32 (batch, labels).
+        """
+        chosen = draws or [0]
+        if self.augmenter:
+            return self._augment(self.augmenter, chosen, ignored=not draws)
+        numbers = [self._clip(draw) for draw in chosen]
+        labels = self.clips.labels[numbers] if draws else np.array([IGNORED])
         starts, arrays = zip(*map(self._cut, chosen))
         shape = arrays[0].shape
         if self.resident is None or any(array.shape != shape for array in arrays):
             return collate(self.encoded, [(a.astype(np.float32), int(label)) for a, label in zip(arrays, labels)])
         # Windows of (frames, channels) start at a frame.
-        spans = [(clip, start * int(np.prod(shape[1:]))) for clip, start in zip(chosen, starts)]
+        spans = [(clip, start * int(np.prod(shape[1:]))) for clip, start in zip(numbers, starts)]
         return {
             self.encoded.input_name: self.resident.cut(spans, shape),
             "labels": torch.tensor(labels).to(self.resident.values.device),
         }
 
-    def _cut(self, index: int) -> tuple[int, np.ndarray]:
-        """Return the start of a clip's window in this epoch, and the window, float16; it is not read yet."""
-        array = self.clips.features[index]
+    def _augment(self, augmenter: Augmenter, draws: list[int], ignored: bool) -> dict[str, torch.Tensor]:
+        windows = []
+        for draw in draws:
+            rng = np.random.default_rng([self.batches.seed, self.batches.epoch, 2, draw])
+            other = int(rng.integers(len(self)))
+            own, partner = (
+                (self._cut(number)[1].astype(np.float32), int(self.clips.labels[self._clip(number)]))
+                for number in (draw, other)
+            )
+            windows.append(augmenter.change(own, partner, rng))
+        batch = collate(self.encoded, [(array, 0) for array, _ in windows])
+        labels = torch.from_numpy(np.stack([label for _, label in windows]))
+        return {**batch, "labels": torch.full_like(labels, IGNORED) if ignored else labels}
+
+    def _clip(self, draw: int) -> int:
+        return draw % len(self)
+
+    def _cut(self, draw: int) -> tuple[int, np.ndarray]:
+        """Return the start of a draw's window in this epoch, and the window, float16; it is not read yet."""
+        array = self.clips.features[self._clip(draw)]
         if self.window is None or len(array) <= self.window:
             return 0, array
-        if self.positions[0] != self.batches.epoch:
-            self.positions = (self.batches.epoch, self.batches.draw_positions())
-        start = int(self.positions[1][index] * (len(array) - self.window + 1))
+        start = int(self.batches.find_position(draw) * (len(array) - self.window + 1))
         return start, array[start : start + self.window]
 
 

@@ -13,6 +13,8 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from stages.train.params import Metric
+
 # The Trainer's names -> TensorBoard's.
 TAGS = {
     "loss": "train/loss",
@@ -20,6 +22,8 @@ TAGS = {
     "grad_norm": "train/grad_norm",
     "eval_cross_entropy": "eval/loss",
     "eval_accuracy": "eval/accuracy",
+    "eval_macro_f1": "eval/macro_f1",
+    "eval_balanced_accuracy": "eval/balanced_accuracy",
 }
 
 
@@ -35,10 +39,11 @@ class EpochLog(TrainerCallback):
 
     live: None in all processes but the first.
     pop_train_loss: returns the mean over the clips trained on since its last call.
+    select_by: the metric that selects the best epoch, which the rows have besides accuracy.
     """
 
-    def __init__(self, live: Live | None, pop_train_loss: Callable[[], float]) -> None:
-        self.live, self.pop_train_loss = live, pop_train_loss
+    def __init__(self, live: Live | None, pop_train_loss: Callable[[], float], select_by: Metric = "accuracy") -> None:
+        self.live, self.pop_train_loss, self.select_by = live, pop_train_loss, select_by
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the rows of the epochs before a checkpoint."""
@@ -63,6 +68,7 @@ class EpochLog(TrainerCallback):
             "train_loss": history["eval_train_loss"],
             "eval_loss": history["eval_cross_entropy"],
             "eval_accuracy": history["eval_accuracy"],
+            f"eval_{self.select_by}": history[f"eval_{self.select_by}"],
         }
         self.live.step = round(history["epoch"])
         for name, value in row.items():

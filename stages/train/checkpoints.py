@@ -6,6 +6,7 @@ depends on all that decides its result: params, code, inputs, libraries and devi
 
 import hashlib
 import json
+import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -115,6 +116,17 @@ def damaged_checkpoint(folder: Path, reason: object) -> UserError:
     """Return the error for a checkpoint that cannot be loaded."""
     line = " ".join(str(reason).split())[:300]
     return UserError(f"the checkpoint is damaged: {line}; remove it: python -m tools.checkpoints --clear", file=folder)
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Raise UserError if a checkpoint in this folder cannot be loaded inside the block."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise damaged_checkpoint(folder, error) from None
 
 
 def to_cpu(tree: Any) -> Any:

@@ -2,12 +2,15 @@
 
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
+
+from stages.train.batches import TrainingClips
 
 # Architectures whose training step does not depend on its numbers, except for the keys below.
 GRAPHED = ("hubert", "wav2vec2")
@@ -84,3 +87,15 @@ def capture_training(model: PreTrainedModel, input_name: str, sample: torch.Tens
         return SequenceClassifierOutput(logits=logits(features).float())
 
     model.forward = run
+
+
+def capture_if_alike(
+    model: PreTrainedModel, arguments: TrainingArguments, clips: TrainingClips, prepare: Callable[[Any], Any]
+) -> None:
+    """Record the training step, if all steps are alike. prepare: moves a batch to the GPU."""
+    batch = prepare(clips.__getitems__(list(range(min(clips.batches.size, len(clips))))))
+    name = clips.encoded.input_name
+    dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+    single = arguments.world_size == arguments.gradient_accumulation_steps == 1
+    if single and can_be_captured(model) and "attention_mask" not in batch:
+        capture_training(model, name, batch[name], dtype)

@@ -1,13 +1,16 @@
 """Build the model that is trained: the base model with a new classification head."""
 
 from pathlib import Path
+from typing import Literal
 
-from transformers import PreTrainedModel
+from torch.optim import Optimizer
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from stages.common.architectures import DROPOUTS, freeze_part, set_dropout
+from stages.common.architectures import DROPOUTS, HEAD, freeze_part, set_dropout
 from stages.common.classifier import load_classifier
 from stages.common.configs import load_config
 from stages.common.errors import UserError
+from stages.train.lora import add_lora
 from stages.train.params import TrainParams
 
 
@@ -23,6 +26,8 @@ def build_model(base: Path, labels: list[str], params: TrainParams) -> PreTraine
     config.problem_type, config.return_dict = None, True
     vars(config).pop("answer", None)  # of a base model that publish wrote
     config.output_hidden_states = config.output_attentions = False
+    if params.layers is not None:
+        choose_layers(config, params.layers)
     for key in DROPOUTS:
         set_dropout(config, key, getattr(params, key))
     if params.spec_augment:
@@ -32,4 +37,39 @@ def build_model(base: Path, labels: list[str], params: TrainParams) -> PreTraine
         raise UserError(f"a {config.model_type} model does not use it; set it to null", key="train.spec_augment")
     if params.freeze != "none":
         freeze_part(model, params.freeze)
+    if params.lora:
+        add_lora(model, params.lora)
     return model
+
+
+def choose_layers(config: PreTrainedConfig, layers: Literal["last", "weighted"] | int) -> None:
+    """Set in a model's config which layers' output the head gets. A number leaves out the layers after it.
+
+    Raises:
+        UserError: the architecture has no weighted sum, or the base model has fewer layers.
+    """
+    key, number = "use_weighted_layer_sum", config.num_hidden_layers
+    if layers == "weighted" and not hasattr(config, key):
+        message = f"a {config.model_type} model has no weighted sum; set last, a number or null"
+        raise UserError(message, key="train.layers")
+    if hasattr(config, key):
+        config.update({key: layers == "weighted"})
+    if isinstance(layers, int):
+        if layers > number:
+            raise UserError(f"{layers}, but the base model has {number} layers", key="train.layers")
+        names = [name for name in ("num_hidden_layers", "encoder_layers") if hasattr(config, name)]
+        config.update(dict.fromkeys(names, layers))
+
+
+def set_head_learning_rate(optimizer: Optimizer, model: PreTrainedModel, rate: float) -> None:
+    """Give the head a learning rate of its own: each group of weights becomes two, with the weight decay of the group.
+
+    The first groups stay those of the base model, so that the logged learning rate is theirs.
+    """
+    head = {weight for name, weight in model.named_parameters() if name.startswith(HEAD)}
+    others = []
+    for group in optimizer.param_groups:
+        others.append({**group, "params": [weight for weight in group["params"] if weight in head], "lr": rate})
+        group["params"] = [weight for weight in group["params"] if weight not in head]
+    for group in others:
+        optimizer.add_param_group(group)

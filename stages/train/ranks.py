@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate.utils.memory import should_reduce_batch_size
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -24,6 +25,7 @@ from stages.common.errors import UserError
 T = TypeVar("T")
 OUT_OF_MEMORY = "out of memory"
 STOP = "stop"  # file that asks the processes for a checkpoint
+STEPS_TO_AGREE = 5
 GO_ON = "run dvc repro to go on from the last checkpoint"
 
 
@@ -143,6 +145,21 @@ def raise_reported(folder: Path) -> None:
         raise torch.OutOfMemoryError(OUT_OF_MEMORY)
     if reports:
         raise UserError(**reports[0])
+
+
+def agree_on_request(step: int, processes: int, device: torch.device) -> int:
+    """Return the number of a signal that asked to end, the same in all processes; 0 to go on.
+
+    They must end at the same step, so several processes ask each other, and only at every fifth step.
+    """
+    number = interrupts.find_request()
+    if processes == 1:
+        return number
+    if step % STEPS_TO_AGREE:
+        return 0
+    numbers = torch.tensor(number, device=device)
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return int(numbers)
 
 
 def _explain(error: ChildFailedError) -> UserError:

@@ -3,16 +3,12 @@
 import dataclasses
 import json
 import os
-import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer
@@ -20,13 +16,17 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from stages.common import interrupts
 from stages.common.windows import equal_length_batches
+from stages.train.averaging import WeightAverage
 from stages.train.batches import TrainingClips, load_batches
-from stages.train.checkpoints import STATE, WEIGHTS, Writer, damaged_checkpoint, to_cpu
-from stages.train.gpu import can_be_captured, capture_training, keep_grouped_convolutions_in_fp32
+from stages.train.checkpoints import STATE, WEIGHTS, Writer, damaged_checkpoint, loading, to_cpu
+from stages.train.gpu import capture_if_alike, keep_grouped_convolutions_in_fp32
 from stages.train.loss import POINT, MeanLoss
+from stages.train.model import set_head_learning_rate
+from stages.train.params import TrainParams
+from stages.train.ranks import agree_on_request
 
 PROGRESS = "progress.json"
-STEPS_TO_AGREE = 5  # between two steps after which several processes ask each other whether to end
+AVERAGE = "average.pt"
 
 
 class ClipTrainer(Trainer):
@@ -35,30 +35,33 @@ class ClipTrainer(Trainer):
     It evaluates in fp32, and clips of the same length together: padding, and bf16 or fp16, would change the results.
 
     Args:
-        loss: the training loss.
+        clips: to train on. loss: the training loss.
         writer: of checkpoints; the Trainer's output folder is its folder.
-        save_every: epochs between two checkpoints.
-        cuda_graph: on a GPU, whether to record the training step, if the steps are all alike.
+        params: for what the Trainer has no argument.
     """
 
     control: Any
 
     def __init__(
-        self,
-        *args: Any,
-        train_dataset: TrainingClips,
-        loss: MeanLoss,
-        writer: Writer,
-        save_every: float,
-        cuda_graph: bool,
-        **kwargs: Any,
+        self, *args: Any, clips: TrainingClips, loss: MeanLoss, writer: Writer, params: TrainParams, **kwargs: Any
     ) -> None:
-        super().__init__(*args, train_dataset=train_dataset, compute_loss_func=loss, **kwargs)
-        self.cuda_graph = cuda_graph
-        self.clips, self.loss, self.writer = train_dataset, loss, writer
+        super().__init__(*args, train_dataset=clips, compute_loss_func=loss, **kwargs)
+        self.clips, self.loss, self.writer, self.params = clips, loss, writer, params
         self.epoch_steps = ceil(len(self.clips.batches) / self.args.gradient_accumulation_steps)
-        self.interval = max(1, round(save_every * self.epoch_steps))
+        self.interval = max(1, round(params.save_every * self.epoch_steps))
         self.saved_step = 0
+        epochs = params.average_epochs
+        self.average = WeightAverage(self.model, epochs, self.epoch_steps) if epochs else None
+        if self.average:
+            self.add_callback(self.average)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Make AdamW, with a learning rate of its own for the head if it has one."""
+        made = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if made and self.params.head_learning_rate:
+            set_head_learning_rate(optimizer, self.model, self.params.head_learning_rate)
+        return optimizer
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the batches of this process."""
@@ -76,18 +79,9 @@ class ClipTrainer(Trainer):
         prepared = super()._prepare_for_training(*args, **kwargs)
         if self.args.device.type == "cuda":
             keep_grouped_convolutions_in_fp32(self.model)
-            if self.cuda_graph:
-                self._capture()
+            if self.params.records_step:
+                capture_if_alike(self.model, self.args, self.clips, self._prepare_inputs)
         return prepared
-
-    def _capture(self) -> None:
-        first = range(min(self.clips.batches.size, len(self.clips)))
-        batch = self._prepare_inputs(self.clips.__getitems__(list(first)))
-        name = self.clips.encoded.input_name
-        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
-        single = self.args.world_size == self.args.gradient_accumulation_steps == 1
-        if single and can_be_captured(self.model) and "attention_mask" not in batch:
-            capture_training(self.model, name, batch[name], dtype)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0. The count is not used, and computing it adds up the sizes of all weights at each step."""
@@ -99,6 +93,13 @@ class ClipTrainer(Trainer):
     ) -> EvalLoopOutput:
         """Compute the metrics of all clips."""
         self.callback_handler.eval_dataloader = dataloader
+        logits, labels = self._predict(dataloader)
+        metrics = self.compute_metrics(EvalPrediction(predictions=logits, label_ids=labels))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=logits, label_ids=labels, metrics=metrics, num_samples=len(labels))
+
+    def _predict(self, dataloader: DataLoader) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits and labels of all clips, in their order."""
         forward = getattr(self.model.eval(), "_original_forward", self.model.forward)  # accelerate keeps that of fp32
         outputs = []
         for inputs in dataloader:
@@ -111,9 +112,7 @@ class ClipTrainer(Trainer):
         found = gather_object(found) if self.args.world_size > 1 else found
         order = np.argsort(np.concatenate([batch for batch, _ in found]))
         logits, labels = (np.concatenate([parts[i] for _, parts in found])[order] for i in (0, 1))
-        metrics = self.compute_metrics(EvalPrediction(predictions=logits, label_ids=labels))
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        return EvalLoopOutput(predictions=logits, label_ids=labels, metrics=metrics, num_samples=len(labels))
+        return logits, labels
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the mean loss over the clips since the last point, which does not depend on where training started."""
@@ -133,8 +132,25 @@ class ClipTrainer(Trainer):
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         self._complete_epoch()
+        averaged = self._measure_average()
         self.writer.wait()
-        return super()._finalize_training(*args, **kwargs)
+        output = super()._finalize_training(*args, **kwargs)
+        if self.average and averaged and averaged["eval_rank"] > self.state.best_metric:
+            self.average.apply()
+            self.state.log_history.append(averaged)
+            self.state.best_metric = averaged["eval_rank"]
+        return output
+
+    def _measure_average(self) -> dict[str, Any] | None:
+        """Evaluate the mean of the last epochs' weights, as one more candidate for the best."""
+        if self.average is None:
+            return None
+        if self.saved_step != self.state.global_step:
+            self.save_step()  # whoever ends the stage now must not save the means as weights
+        with self.average.applied():
+            found = self.evaluation_loop(self.get_eval_dataloader(), "average").metrics
+        last = round(self.args.num_train_epochs)
+        return {**found, "epoch": last, "averaged_epochs": list(range(last - self.average.epochs + 1, last + 1))}
 
     def _complete_epoch(self) -> None:
         """Evaluate an epoch, if the checkpoint that training goes on from was saved before its evaluation ended."""
@@ -184,13 +200,12 @@ class ClipTrainer(Trainer):
         if not self.args.should_save:
             return
         tensors = {WEIGHTS: self.model, "optimizer.pt": self.optimizer, "scheduler.pt": self.lr_scheduler}
-        if self.accelerator.scaler is not None:
-            tensors["scaler.pt"] = self.accelerator.scaler
+        tensors |= {"scaler.pt": self.accelerator.scaler, AVERAGE: self.average}
         counters = [callback.early_stopping_patience_counter for callback in self._stopping()]
         texts = {STATE: dataclasses.asdict(self.state), PROGRESS: {"sums": sums, "counters": counters}}
         self.writer.write(
             name,
-            {file: to_cpu(part.state_dict()) for file, part in tensors.items()},
+            {file: to_cpu(part.state_dict()) for file, part in tensors.items() if part is not None},
             {file: json.dumps(content) for file, content in texts.items()},
             keep=(Path(self.state.best_model_checkpoint or "").name,),
         )
@@ -205,9 +220,11 @@ class ClipTrainer(Trainer):
         return found
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        with self._loading():
+        with loading(self.writer.folder):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             progress = json.loads(Path(resume_from_checkpoint, PROGRESS).read_text(encoding="utf-8"))
+            if self.average:
+                self.average.load_state_dict(torch.load(Path(resume_from_checkpoint, AVERAGE), weights_only=True))
         if self.args.process_index == 0:  # the sums are those of all processes
             self.loss.sums = torch.tensor(progress["sums"])
         for callback, counter in zip(self._stopping(), progress["counters"]):
@@ -215,28 +232,12 @@ class ClipTrainer(Trainer):
         self.saved_step = int(Path(resume_from_checkpoint).name.partition("-")[2])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with self._loading():
+        with loading(self.writer.folder):
             super()._load_optimizer_and_scheduler(checkpoint)
-
-    @contextmanager
-    def _loading(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise damaged_checkpoint(self.writer.folder, error) from None
 
     def _end_if_asked(self) -> None:
         """Save a checkpoint and end, if a signal asked to."""
-        number = interrupts.find_request()
-        if self.args.world_size > 1:
-            # All processes must end at the same step.
-            if self.state.global_step % STEPS_TO_AGREE:
-                return
-            numbers = torch.tensor(number, device=self.args.device)
-            dist.all_reduce(numbers, dist.ReduceOp.MAX)
-            number = int(numbers)
+        number = agree_on_request(self.state.global_step, self.args.world_size, self.args.device)
         if number:
             if self.saved_step != self.state.global_step:
                 self.save_step()

@@ -21,9 +21,11 @@ from stages.common.errors import UserError
 from stages.common.paths import BASE, ENCODED, SPLITS
 from stages.common.tables import read_table
 from stages.common.windows import ClipDataset, window_length
+from stages.train.augment import make_augmenter
 from stages.train.batches import EpochBatches, TrainingClips, choose_resident_device
 from stages.train.callbacks import Bar, EpochLog, EventLog
 from stages.train.checkpoints import Writer, find_last
+from stages.train.lora import merge_lora
 from stages.train.loss import EPOCH, compute_metrics, make_loss
 from stages.train.model import build_model
 from stages.train.params import TrainParams
@@ -47,14 +49,15 @@ class Folders(NamedTuple):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def train_model(params: TrainParams, micro_batch: int, folders: Folders) -> dict[str, float]:
+def train_model(params: TrainParams, micro_batch: int, folders: Folders) -> dict[str, Any]:
     """Train, and save the weights of the best epoch.
 
     Args:
         micro_batch: clips that are processed at once, by all processes together.
 
     Returns:
-        What was measured after the best epoch, e.g. epoch and eval_accuracy.
+        What was measured after the best epoch, e.g. epoch and eval_accuracy; with averaged_epochs, a list of numbers,
+        if the mean of their weights was better.
 
     Raises:
         UserError: a window or SpecAugment's masks do not fit the clips.
@@ -67,6 +70,8 @@ def train_model(params: TrainParams, micro_batch: int, folders: Folders) -> dict
     model = build_model(BASE, encoded.labels, params)
     state = fit(model, params, micro_batch, encoded, splits, folders)
     if state.is_world_process_zero:
+        if params.lora:
+            merge_lora(model)
         model.save_pretrained(folders.model)
     return best_evaluation(state)
 
@@ -82,31 +87,33 @@ def fit(
     """Train the model in place, from its last checkpoint if there is one, and load its best epoch."""
     window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
     arguments = training_arguments(params, micro_batch, folders.checkpoints)
-    loss, rank = make_loss(params), arguments.process_index
     clips, measured = select_split(encoded, splits, "train"), encoded.drop_background(splits)
+    loss, rank = make_loss(params, clips.labels, len(encoded.labels)), arguments.process_index
     selecting = select_split(encoded, measured, selection_split(measured))
     recordings = selecting.number_recordings() if encoded.settings.get("segments") else None
-    batches = EpochBatches(len(clips.labels), micro_batch, params.seed, rank, arguments.world_size)
-    device = choose_resident_device(arguments.device, clips.features)
+    balance = clips.labels if params.sampler == "balanced" else None
+    batches = EpochBatches(len(clips.labels), micro_batch, params.seed, rank, arguments.world_size, balance)
+    augmenter = make_augmenter(params.augment, encoded)
+    device = None if augmenter else choose_resident_device(arguments.device, clips.features)
     with use_cached_part(model, encoded.cached_part):
         trainer = ClipTrainer(
             model,
             arguments,
             data_collator=partial(collate, encoded),
-            train_dataset=TrainingClips(encoded, clips, window, batches, device),
+            clips=TrainingClips(encoded, clips, window, batches, device, augmenter),
             eval_dataset=ClipDataset(selecting),
-            compute_metrics=partial(compute_metrics, recordings=recordings),
+            compute_metrics=partial(compute_metrics, recordings=recordings, select_by=params.select_by),
             loss=loss,
             writer=Writer(folders.checkpoints),
-            save_every=params.save_every,
-            cuda_graph=params.cuda_graph,
+            params=params,
             callbacks=[EarlyStoppingCallback(params.early_stopping)] if params.early_stopping else [],
         )
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
         with closing(EventLog(folders.runs, rank)) as events:
             # All processes have an EpochLog, because they sum the loss together.
-            for callback in (EpochLog(_open_live(folders.metrics, rank), partial(loss.pop_mean, EPOCH)), events):
+            rows = EpochLog(_open_live(folders.metrics, rank), partial(loss.pop_mean, EPOCH), params.select_by)
+            for callback in (rows, events):
                 trainer.add_callback(callback)
             if rank == 0:
                 trainer.add_callback(Bar())
@@ -152,6 +159,7 @@ def training_arguments(params: TrainParams, micro_batch: int, folder: Path) -> T
         per_device_eval_batch_size=max(1, params.eval_batch_size * micro_batch // params.batch_size),
         gradient_accumulation_steps=params.gradient_accumulation_steps * params.batch_size // micro_batch,
         learning_rate=params.learning_rate,
+        lr_scheduler_type=params.lr_scheduler_type,
         warmup_steps=params.warmup_ratio,  # below 1, it is a share of the steps
         weight_decay=params.weight_decay,
         eval_strategy="epoch",

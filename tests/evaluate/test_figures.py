@@ -73,6 +73,17 @@ def test_line_marks_best_epoch(axes: Axes, result: Result) -> None:
     assert list(best.get_xdata()) == [2, 2]
 
 
+def test_metric_that_selected_and_averaged_epochs(axes: Axes, result: Result) -> None:
+    epochs = result.epochs.assign(eval_macro_f1=[0.1, 0.2, 0.3])
+    draw_learning_curves(axes, result._replace(epochs=epochs, select_by="macro_f1", averaged_epochs=(2, 3)))
+    assert len(axes.lines) == 2
+    (band,) = axes.patches
+    assert band.get_extents().width > 0
+    (other,) = [one for one in axes.figure.axes if one is not axes]
+    assert other.get_ylabel() == "macro f1"
+    assert other.lines[0].get_ydata().tolist() == [0.1, 0.2, 0.3]  # type: ignore[union-attr]
+
+
 def test_confusion_counts_clips(axes: Axes, result: Result) -> None:
     """A row has the clips of one actual label; zeros are not written."""
     draw_confusion(axes, result)

@@ -9,7 +9,7 @@ import soundfile
 from helpers import ROOT, set_params
 from huggingface_hub import ModelCard
 
-from stages.common.paths import METRICS, PREDICTIONS, RAW
+from stages.common.paths import METRICS, PREDICTIONS, RAW, TRAINING
 from stages.common.tables import read_json, select_scores, write_json
 from stages.evaluate.__main__ import main as evaluate
 from stages.publish.__main__ import main as publish
@@ -71,6 +71,19 @@ def test_checker_of_course(card: ModelCard) -> None:
     [found] = re.findall(r"(?:Accuracy|eval_accuracy): (\d+\.\d+)", card.text)
     assert float(found) == pytest.approx(card.data.eval_results[0].metric_value, abs=5e-4)
     assert "audio-classification" in card.data.tags
+
+
+@pytest.mark.slow
+def test_how_the_weights_were_selected(copied: Path) -> None:
+    training = read_json(TRAINING)
+    chosen = "(1, the highest accuracy; among equals, the lowest loss) was selected on the validation clips"
+    assert chosen in change_metrics({}).replace(f"({training['best_epoch']},", "(1,")
+    training["train"]["select_by"] = "macro_f1"
+    write_json(TRAINING, training | {"averaged_epochs": [2, 3]})
+    chosen = "The mean of the weights after epochs 2 to 3 (its macro f1 was higher than that of each epoch, or equal "
+    assert chosen + "with a lower loss) was selected on the validation clips, not on the test clips." in change_metrics(
+        {}
+    )
 
 
 @pytest.mark.slow

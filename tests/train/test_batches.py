@@ -1,5 +1,6 @@
 """The order of clips, and their windows."""
 
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 
@@ -30,6 +31,35 @@ def test_processes_share_each_batch(clips: int, size: int, ranks: int, seed: int
     assert sorted(chain(*alone)) == list(range(clips))
     assert {len(one) for one in (alone, *shared)} == {len(shares)}
     assert all(max(map(len, parts)) - min(map(len, parts)) <= 1 for parts in shares)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 9), st.integers(1, 5), st.integers(0, 5))
+def test_balanced_order_has_each_label_equally_often(labels: list[int], size: int, ranks: int, epoch: int) -> None:
+    """Each label in equal numbers, its clips in turn; processes share the batches."""
+    number, balance = len(labels), np.array(labels)
+    shared = [EpochBatches(number, size, 1, rank, ranks, balance) for rank in range(ranks)]
+    for one in shared:
+        one.epoch = epoch
+    draws = list(chain(*(chain(*parts) for parts in zip(*shared))))
+    alone = EpochBatches(number, size, 1, balance=balance)
+    alone.epoch = epoch
+    assert draws == list(chain(*alone))
+    assert len(set(draws)) == number
+    counts = np.bincount(balance[np.array(draws) % number])
+    assert np.ptp(counts[np.unique(balance)]) <= 1
+    for label in set(labels):
+        times = Counter(draw % number for draw in draws if labels[draw % number] == label)
+        assert max(times.values()) - (min(times.values()) if len(times) == labels.count(label) else 0) <= 1
+
+
+def test_repeated_clip_has_another_window() -> None:
+    batches = EpochBatches(4, 4, seed=1, balance=np.array([0, 1, 1, 1]))
+    draws = sorted(chain(*batches))
+    assert draws[0] == 0
+    assert 4 in draws
+    assert batches.find_position(0) == batches.draw_positions()[0]
+    assert batches.find_position(4) != batches.find_position(0)
+    assert batches.find_position(4) == batches.find_position(4)
 
 
 def test_epochs_differ() -> None:

@@ -2,11 +2,13 @@
 
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,8 +20,7 @@ from helpers import digests, set_params, user_error
 from stages.common.errors import UserError
 from stages.common.paths import EPOCHS, FINETUNED, RUNS
 from stages.train.__main__ import main
-from stages.train.checkpoints import Writer, checkpoints_folder, describe_run, find_last, open_run
-from stages.train.trainer import ClipTrainer
+from stages.train.checkpoints import Writer, checkpoints_folder, describe_run, find_last, loading, open_run
 
 CHECKPOINTS = Path(".dvc/tmp/checkpoints")
 # All that draws random numbers, or keeps a state between epochs.
@@ -111,6 +112,33 @@ def test_asked_training_saves_and_goes_on(method: str, step: int, expected: dict
     assert not list(FINETUNED.parent.glob(".finetuned*"))
     main()
     assert results() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("params", "stops"),
+    [
+        (
+            {"augment": {"mixup": 0.4, "noise": [10, 40]}, "sampler": "balanced", "average_epochs": 2},
+            [("training_step", 24), ("_measure_average", 30)],
+        ),
+        ({"lora": {"r": 2, "lora_dropout": 0.2}, "layers": "weighted"}, [("training_step", 24)]),
+    ],
+    ids=["average", "lora"],
+)
+def test_recipes_go_on(copied: Path, params: dict[str, Any], stops: list[tuple[str, int]]) -> None:
+    """What draws per clip, and what keeps a state: the mean of weights, which may be evaluated when it ends."""
+    set_params(copied, {f"train.{key}": value for key, value in params.items()})
+    set_params(copied, {"train.head_learning_rate": 0.01, "train.dropout": 0.2, "train.lr_scheduler_type": "cosine"})
+    set_params(copied, {"train.save_every": 1000})
+    main()
+    expected = results()
+    for method, step in stops:
+        shutil.rmtree(FINETUNED)
+        with start("-c", ASK.format(method=method, step=step)) as stage:
+            assert "a checkpoint was saved after" in stage.communicate()[1]
+        main()
+        assert results() == expected
 
 
 @pytest.mark.slow
@@ -209,9 +237,7 @@ def test_same_training_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_lack_of_memory_is_no_damage(tmp_path: Path) -> None:
     """The batches get smaller; the checkpoint stays."""
-    trainer = ClipTrainer.__new__(ClipTrainer)
-    trainer.writer = Writer(tmp_path)
-    with pytest.raises(torch.OutOfMemoryError), trainer._loading():
+    with pytest.raises(torch.OutOfMemoryError), loading(tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(UserError, match="the checkpoint is damaged"), trainer._loading():
+    with pytest.raises(UserError, match="the checkpoint is damaged"), loading(tmp_path):
         raise RuntimeError("invalid header")

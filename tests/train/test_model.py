@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from helpers import change_config, finetuned_weights, set_params, user_error, write_tiny_model
+from helpers import ARCHITECTURES, change_config, finetuned_weights, set_params, user_error, write_tiny_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification, PreTrainedModel, pipeline
 
@@ -14,7 +14,7 @@ from stages.common.paths import BASE, FINETUNED, PREDICTIONS, RAW
 from stages.common.tables import read_json
 from stages.evaluate.__main__ import main as evaluate
 from stages.train.__main__ import main
-from stages.train.model import build_model
+from stages.train.model import build_model, set_head_learning_rate
 from stages.train.params import TrainParams
 
 OTHER_ARCHITECTURES = ["whisper", "ast"]
@@ -99,6 +99,90 @@ def test_frozen_feature_encoder_unchanged(copied: Path) -> None:
     assert frozen
     assert frozen <= unchanged
     assert unchanged < set(after)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_head_has_its_learning_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    """Each weight is in one group, with the weight decay that the Trainer gave it."""
+    monkeypatch.chdir(tmp_path)
+    write_tiny_model(architecture)
+    model = build(BASE)
+    names = {weight: name for name, weight in model.named_parameters()}
+    groups = [
+        {"params": [weight for weight, name in names.items() if name.endswith("bias") == bias], "weight_decay": decay}
+        for bias, decay in ((False, 0.1), (True, 0.0))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-5)
+    set_head_learning_rate(optimizer, model, 1e-3)
+    found = {
+        names[weight]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    }
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(found) == len(names)
+    heads = [name for name in found if name.startswith(("classifier", "projector"))]
+    assert len(heads) == 4
+    assert found == {
+        name: (1e-3 if name in heads else 1e-5, 0.0 if name.endswith("bias") else 0.1) for name in names.values()
+    }
+    assert optimizer.param_groups[0]["lr"] == 1e-5
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_model_is_cut_after_a_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    """The last hidden state of the cut model is that layer's in the complete model, but for a norm after all layers."""
+    monkeypatch.chdir(tmp_path)
+    write_tiny_model(architecture, layers=3)
+    inputs = {"whisper": (1, 8, 200), "ast": (1, 64, 16)}.get(architecture, (1, 8000))
+    samples = torch.rand(inputs)
+    complete, cut = (build(BASE, layers=layers).eval() for layers in (3, 2))
+    assert cut.config.num_hidden_layers == 2
+    cut.save_pretrained(tmp_path / "saved")
+    cut = AutoModelForAudioClassification.from_pretrained(tmp_path / "saved").eval()
+    blocks = [
+        next(part for name, part in model.named_modules() if name.endswith(".layers")) for model in (complete, cut)
+    ]
+    assert [len(block) for block in blocks] == [3, 2]  # type: ignore[arg-type]
+    seen: list[torch.Tensor] = []
+    for block in blocks:
+        block[1].register_forward_hook(  # type: ignore[index]
+            lambda module, args, output: seen.append(output if torch.is_tensor(output) else output[0])
+        )
+    with torch.no_grad():
+        complete(samples)
+        cut(samples)
+    torch.testing.assert_close(*seen)
+    error = user_error(lambda: build(BASE, layers=4))
+    assert error.key == "train.layers"
+    assert "the base model has 3 layers" in str(error)
+
+
+@pytest.mark.parametrize("architecture", ["wav2vec2", "hubert", "wavlm", "whisper"])
+def test_weighted_sum_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    """It starts as the mean of all layers, and its weights get a gradient, also if the base model is frozen."""
+    monkeypatch.chdir(tmp_path)
+    write_tiny_model(architecture, layers=2)
+    model = build(BASE, layers="weighted", freeze="base").eval()
+    samples = torch.rand((2, 8, 200) if architecture == "whisper" else (2, 8000))
+    base = model.encoder if architecture == "whisper" else model.base_model
+    with torch.no_grad():
+        states = torch.stack(base(samples, output_hidden_states=True).hidden_states)
+        expected = model.classifier(model.projector(states.mean(0)).mean(1))
+    logits = model(samples).logits
+    torch.testing.assert_close(logits, expected)
+    logits[:, 0].sum().backward()
+    assert model.layer_weights.grad.abs().min() > 0
+    assert not build(BASE, layers="last").config.use_weighted_layer_sum
+
+
+@pytest.mark.parametrize("names", [["nothing"], ["q_proj"]], ids=lambda names: names[0])
+def test_layers_without_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
+    """WavLM's attention would not use the adapters of its layers."""
+    monkeypatch.chdir(tmp_path)
+    write_tiny_model("wavlm")
+    error = user_error(lambda: build(BASE, lora={"target_modules": names}))
+    assert error.key == "train.lora.target_modules"
+    assert "intermediate_dense" in str(error)
 
 
 @pytest.mark.parametrize("architecture", OTHER_ARCHITECTURES)

@@ -1,6 +1,8 @@
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from stages.resample_encode.params import ResampleEncodeParams
 from stages.train.params import TrainParams, has_nvidia_gpu
@@ -48,7 +50,13 @@ def test_cached_part_must_be_frozen(cache: str, freeze: str, keys: list[str]) ->
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("window_seconds", 0.5), ("dropout", 0.5), ("attention_dropout", 0.1), ("spec_augment", {"mask_time_prob": 0.1})],
+    [
+        ("window_seconds", 0.5),
+        ("dropout", 0.5),
+        ("attention_dropout", 0.1),
+        ("spec_augment", {"mask_time_prob": 0.1}),
+        ("layers", 1),
+    ],
 )
 def test_what_cached_base_excludes(key: str, value: object) -> None:
     params = TrainParams(freeze="base", **{key: value})
@@ -58,6 +66,38 @@ def test_what_cached_base_excludes(key: str, value: object) -> None:
 
 def test_cached_base_allows_zero_dropout() -> None:
     assert conflicts(TrainParams(freeze="base", dropout=0.0, attention_dropout=0.0), cache="base") == []
+
+
+@pytest.mark.parametrize("cache", ["feature_encoder", "base"])
+def test_augment_changes_the_input(cache: str) -> None:
+    assert conflicts(TrainParams(freeze="base", augment={"polarity": True}), cache=cache) == ["train.augment"]
+    assert conflicts(TrainParams(freeze="base", augment={"polarity": True})) == []
+
+
+@pytest.mark.parametrize(
+    ("params", "key"),
+    [
+        ({"class_weights": "balanced", "sampler": "balanced"}, "class_weights"),
+        ({"average_epochs": 3, "early_stopping": 2}, "average_epochs"),
+        ({"average_epochs": 3, "epochs": 2}, "average_epochs"),
+        ({"average_epochs": 3, "lora": {}}, "average_epochs"),
+        ({"freeze": "base", "lora": {}}, "lora"),
+    ],
+)
+def test_contradictions_of_recipes(params: dict[str, Any], key: str) -> None:
+    assert conflicts(TrainParams(**params)) == [f"train.{key}"]
+
+
+@pytest.mark.parametrize(("normalize", "keys"), [(True, ["train.augment.gain"]), (False, [])])
+def test_gain_of_normalised_clips(normalize: bool, keys: list[str]) -> None:
+    params = TrainParams(augment={"gain": [-6, 6]})
+    assert conflicts(params, feature_extractor={"do_normalize": normalize}) == keys
+
+
+@pytest.mark.parametrize("span", [[3, 1], [1], [1, 2, 3], 4])
+def test_span_with_two_ends(span: object) -> None:
+    with pytest.raises(ValidationError):
+        TrainParams(augment={"noise": span})
 
 
 def test_all_conflicts_are_found() -> None:
@@ -79,6 +119,13 @@ def test_fp16_without_gpu_is_obstacle() -> None:
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
 def test_other_precisions_need_no_gpu(precision: str) -> None:
     assert list(TrainParams(precision=precision).find_obstacles()) == []
+
+
+def test_lora_needs_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(TrainParams(lora={}).find_obstacles()) == []
+    monkeypatch.setattr("stages.train.params.find_spec", {}.get)
+    (error,) = TrainParams(lora={}).find_obstacles()
+    assert error.key == "train.lora"
 
 
 @pytest.mark.parametrize("wandb", [None, SimpleNamespace(origin=None)], ids=["nothing", "only its folder of logs"])

@@ -43,7 +43,9 @@ def fail(how: str) -> int:
 
 
 def test_two_processes_train_as_one(copied: Path) -> None:
-    """Batches of three clips, and a last one of two: the shares differ."""
+    """Batches of three clips, and a last one of two: the shares differ. All that draws per clip is on."""
+    set_params(copied, {"train.augment": {"mixup": 0.4, "noise": [10, 40]}, "train.sampler": "balanced"})
+    set_params(copied, {"train.head_learning_rate": 0.001, "train.average_epochs": 2})
     set_params(copied, {"train.batch_size": 3, "train.gradient_accumulation_steps": 2, "train.logging_steps": 1})
     set_params(copied, {"train.dropout": 0.0, "train.attention_dropout": 0.0, "train.epochs": 2, "train.processes": 1})
     main()

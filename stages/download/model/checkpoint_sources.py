@@ -5,6 +5,7 @@ returns the content of source.json. torch and transformers take seconds to impor
 that need them do.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from stages.common.params import Section
 from stages.common.sampling_rate import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from stages.common.user_paths import expand_path
 from stages.download.model.checkpoint_check import PREPROCESSORS
+from stages.download.model.config_changes import change_config
 
 CONFIGS = ["config.json", *PREPROCESSORS]
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
@@ -57,7 +59,15 @@ class RandomWeights(Section):
         return {"source": "random_weights", "id": name, "seed": self.seed, "licence": "cc0-1.0"}
 
 
-class FolderCheckpoint(Section):
+class Checkpoint(Section):
+    """What checkpoints of a folder and of the Hub share."""
+
+    config: dict[str, Any] = Field(
+        {}, description="Keys that replace those of config.json, e.g. {model_type: hubert}; all weights must fit."
+    )
+
+
+class FolderCheckpoint(Checkpoint):
     """A checkpoint on disk, as `save_pretrained` writes it."""
 
     source: Literal["folder"]
@@ -92,10 +102,13 @@ class FolderCheckpoint(Section):
             if not file.is_file():
                 raise UserError(f"{file} is a broken link, or not a file", key="download.model.path")
             shutil.copyfile(file, folder / file.name)
-        return {"source": "folder", "id": root.resolve().name, "licence": self.licence}
+        change_config(folder, self.config)
+        # A models/base of this project: train warns if its learning rate is too low for random weights.
+        random = {"random_weights": True} if _has_random_weights(root / "source.json") else {}
+        return {"source": "folder", "id": root.resolve().name, "licence": self.licence, **random}
 
 
-class HubCheckpoint(Section):
+class HubCheckpoint(Checkpoint):
     """A model repo on the Hugging Face Hub: safetensors if it has them, never remote code."""
 
     source: Literal["hub"]
@@ -112,10 +125,20 @@ class HubCheckpoint(Section):
         for file in snapshot.iterdir():
             if any(file.match(pattern) for pattern in [*CONFIGS, *WEIGHTS, *OLD_WEIGHTS]):
                 shutil.copyfile(file, folder / file.name)
+        change_config(folder, self.config)
         return {"source": "hub", "id": self.id, "revision": commit, "licence": read_licence(snapshot / "README.md")}
 
 
 SOURCES = RandomWeights | FolderCheckpoint | HubCheckpoint
+
+
+def _has_random_weights(source: Path) -> bool:
+    """Return whether a source.json describes random weights; a checkpoint need not have one."""
+    try:
+        content = json.loads(source.read_bytes())
+        return bool(content.get("source") == "random_weights" or content.get("random_weights"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def read_licence(card: Path) -> str | list[str]:

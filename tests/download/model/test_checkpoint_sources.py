@@ -6,10 +6,18 @@ import pytest
 import torch
 from fakes.hub.server import LocalHub
 from fakes.small_hub import DISTILHUBERT, checkpoint, small_distilhubert, stage
-from helpers import set_params, user_error
-from transformers import AutoFeatureExtractor, AutoModel, BertConfig, BertModel
+from helpers import TINY, set_params, user_error
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModel,
+    BertConfig,
+    BertModel,
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2FeatureExtractor,
+)
 
-from stages.common.tables import read_json
+from stages.common.tables import read_json, write_json
 from stages.download.__main__ import download_model
 from stages.download.model.checkpoint_sources import read_licence
 
@@ -52,6 +60,75 @@ def test_folder_is_copied(checkpoint_folder: Path) -> None:
     download_model()
     assert not Path("models/base/optimizer.pt").exists()
     assert AutoModel.from_pretrained("models/base").config.hidden_size == 16
+
+
+def write_mert(folder: Path, **config: Any) -> None:
+    """Write a tiny checkpoint of MERT-v1-95M's layout: a HuBERT's weights, with the names of its publication."""
+    names = {"original0": "weight_g", "original1": "weight_v"}
+    model = HubertModel(HubertConfig(**TINY["download.model.config"] | {"conv_bias": False, "mask_time_prob": 0.0}))
+    weights = {}
+    for name, weight in model.state_dict().items():
+        parts = name.split(".parametrizations.weight.")
+        weights[name if len(parts) == 1 else f"{parts[0]}.{names[parts[1]]}"] = weight
+    assert "encoder.pos_conv_embed.conv.weight_g" in weights
+    torch.save(weights, folder / "pytorch_model.bin")
+    content = model.config.to_dict() | {"model_type": "mert_model", "architectures": ["MERTModel"], **config}
+    content["auto_map"] = {"AutoConfig": "configuration_MERT.MERTConfig", "AutoModel": "modeling_MERT.MERTModel"}
+    write_json(folder / "config.json", content | {"sample_rate": 24_000, "feature_extractor_cqt": False})
+    Wav2Vec2FeatureExtractor(sampling_rate=24_000).save_pretrained(folder)
+
+
+@pytest.mark.slow
+def test_config_of_a_checkpoint_is_changed(workspace: Path) -> None:
+    """MERT needs code of its repo, or one other word in its config. All weights are used."""
+    Path("mert").mkdir()
+    write_mert(Path("mert"))
+    source = {"source": "folder", "path": "mert"}
+    set_params(workspace, {"download.model": source})
+    assert user_error(download_model).key == "download.model"
+    set_params(workspace, {"download.model": source | {"config": {"model_type": "hubert"}}})
+    download_model()
+    assert "auto_map" not in read_json(Path("models/base/config.json"))
+    assert "random_weights" not in read_json(Path("models/base/source.json"))
+    model = AutoModel.from_pretrained("models/base")
+    weights = torch.load("mert/pytorch_model.bin")
+    assert torch.equal(
+        model.encoder.pos_conv_embed.conv.parametrizations.weight.original0,
+        weights["encoder.pos_conv_embed.conv.weight_g"],
+    )
+    extractor = AutoFeatureExtractor.from_pretrained("models/base")
+    assert extractor.sampling_rate == 24_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "key", "message"),
+    [
+        ({"num_hidden_layers": 0}, "download.model.config", "weights are not used (first: encoder.layers.0."),
+        ({"num_hidden_layers": 2}, "download.model.config", "weights are missing from the checkpoint (first: encoder"),
+        ({"intermediate_size": 32}, "download.model.config", "weights are of another shape"),
+        ({"layerdropp": 0.1}, "download.model.config.layerdropp", "has no such key"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_weights_that_do_not_fit_a_changed_config(
+    workspace: Path, config: dict[str, Any], key: str, message: str
+) -> None:
+    Path("mert").mkdir()
+    write_mert(Path("mert"))
+    changes = {"model_type": "hubert"} | config
+    set_params(workspace, {"download.model": {"source": "folder", "path": "mert", "config": changes}})
+    error = user_error(download_model)
+    assert error.key == key
+    assert message in str(error)
+
+
+def test_random_weights_of_a_folder_are_noted(checkpoint_folder: Path) -> None:
+    download_model()
+    assert read_json(Path("models/base/source.json"))["random_weights"]
+    (checkpoint_folder / "source.json").unlink()
+    download_model()
+    assert "random_weights" not in read_json(Path("models/base/source.json"))
 
 
 @pytest.mark.parametrize("path", ["nowhere", "~nouser/x", ""])
