@@ -33,6 +33,13 @@ class Assignment(NamedTuple):
     group: Text
 
 
+class PublishedSplit(NamedTuple):
+    """A row of data/raw/published.csv."""
+
+    clip: Text
+    split: SplitName
+
+
 class Prediction(NamedTuple):
     """A row of metrics/predictions.csv, without the probabilities."""
 
