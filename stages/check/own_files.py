@@ -27,6 +27,7 @@ PATHS = (
     "download.dataset.path",
     "download.dataset.originals",
     "download.dataset.background",
+    "download.dataset.corrections",
     "download.dataset.table",
     "download.model.path",
     "split.published",

@@ -57,6 +57,7 @@ class Source(BaseModel):
     title: str = ""
     revision: str = ""
     background: Text | None = None
+    corrections: str = ""
 
 
 class Counts(BaseModel):

@@ -8,6 +8,7 @@ Run     python -m stages.download dataset
         python -m stages.download model
 """
 
+from pathlib import Path
 from typing import Any
 
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
@@ -24,6 +25,7 @@ def download_dataset() -> None:
     from stages.common.tables import Clip, write_json, write_table
     from stages.download.dataset import background
     from stages.download.dataset import clips as clip_files
+    from stages.download.dataset.corrections import apply_corrections
     from stages.download.dataset.published import summarize_splits
     from stages.download.params import DatasetParams
 
@@ -36,6 +38,11 @@ def download_dataset() -> None:
             fetched = background.add_folder(params.background, fetched, folder / "audio")
         clips, broken = clip_files.inspect_clips(fetched.files)
         ignored, rejected = fetched.ignored, fetched.rejected + broken
+        splits = {clip.clip: fetched.splits.get(folder / clip.path, "") for clip in clips}
+        if params.corrections:
+            clips, dropped = apply_corrections(folder, clips, params.corrections, ignored + rejected)
+            ignored = ignored + dropped
+            fetched.origin["corrections"] = Path(params.corrections).name
         clip_files.report_rejected(ignored, rejected)
         clip_files.report_lost_labels(clips, ignored + rejected, fetched.lost)
         clip_files.check_usable(clips, rejected, params.max_rejected)
@@ -46,15 +53,14 @@ def download_dataset() -> None:
         write_table(folder / CLIPS.name, pd.DataFrame(clips, columns=Clip._fields))
         repeated = clip_files.find_repetitions(folder, clips)
         write_table(folder / REPETITIONS.name, pd.DataFrame(repeated, columns=["clip", "recording"]))
-        splits = [(clip.clip, fetched.splits.get(folder / clip.path, "")) for clip in clips]
-        brought = pd.DataFrame([row for row in splits if row[1]], columns=["clip", "split"])
-        write_table(folder / PUBLISHED_SPLIT.name, brought)
+        brought = [(clip.clip, splits[clip.clip]) for clip in clips if splits[clip.clip]]
+        write_table(folder / PUBLISHED_SPLIT.name, pd.DataFrame(brought, columns=["clip", "split"]))
         metadata = pd.DataFrame(clip_files.list_metadata(clips, repeated)).astype({"recording": "Int64"})
         write_table(folder / "metadata.csv", metadata)
         write_table(folder / REJECTED.name, pd.DataFrame(ignored + rejected, columns=["file", "reason"]))
         write_json(folder / DATASET_SOURCE.name, fetched.origin)
     if fetched.splits:
-        print(f"{PUBLISHED_SPLIT}: {summarize_splits([split for _, split in splits])}")
+        print(f"{PUBLISHED_SPLIT}: {summarize_splits([splits[clip.clip] for clip in clips])}")
     print(f"{RAW}: {clip_files.summarize(clips, ignored, rejected)}")
 
 

@@ -52,12 +52,16 @@ class ClipSource(Section):
         None, description="Clips that have none of the labels: a label, or the path of a folder, with a slash."
     )
 
+    corrections: str | None = Field(
+        None, description="Table of corrected labels and dropped clips, which tools.audit writes; null: none."
+    )
+
     def find_obstacles(self) -> Iterator[UserError]:
         """Check that files and folders exist and that the disk has space for the clips."""
-        if self.originals is not None:
+        for name, path in (("originals", self.originals), ("corrections", self.corrections)):
             try:
-                if not expand_path(self.originals, "download.dataset.originals").is_file():
-                    yield UserError(f"no file {self.originals}", key="download.dataset.originals")
+                if path is not None and not expand_path(path, f"download.dataset.{name}").is_file():
+                    yield UserError(f"no file {path}", key=f"download.dataset.{name}")
             except UserError as error:
                 yield error
         yield from background.find_obstacles(self.background, getattr(self, "path", None))
