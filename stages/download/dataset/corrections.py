@@ -19,13 +19,14 @@ class Correction(NamedTuple):
     """A line of the table.
 
     action: keep the label, change it to that of other clips, give it a new one, or drop the clip.
-    label: of change and new. sha256: of the recording that the person heard; "" if not known.
+    label: of change and new. sha256: of the recording that the person heard; "" if not known. note: of the person.
     """
 
     clip: str
     action: str
     label: str
     sha256: str
+    note: str = ""
 
 
 class Corrected(NamedTuple):
@@ -36,7 +37,7 @@ class Corrected(NamedTuple):
 
 
 def read_corrections(path: str) -> list[Correction]:
-    """Read the table. Further columns, such as note, are ignored.
+    """Read the table. The columns sha256 and note may be missing, and others are ignored.
 
     Raises:
         UserError: the file or a column is missing, or an action is unknown or lacks its label.
@@ -50,8 +51,8 @@ def read_corrections(path: str) -> list[Correction]:
     for cells in read_rows(text, separator, KEY, path):
         row = dict(zip(header, cells)) | dict.fromkeys(header[len(cells) :], "")
         if row["clip"]:
-            one = Correction(row["clip"], row["action"].lower(), row["label"], row.get("sha256", "").lower())
-            corrections.append(one)
+            others = row.get("sha256", "").lower(), row.get("note", "")
+            corrections.append(Correction(row["clip"], row["action"].lower(), row["label"], *others))
     for one in corrections:
         if one.action not in ACTIONS:
             message = f"the action of {one.clip} is {one.action!r}; it must be one of {', '.join(ACTIONS)}"

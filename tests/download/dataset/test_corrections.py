@@ -77,7 +77,7 @@ def test_rejected_clips_may_be_listed(corrections: Path) -> None:
 
 def test_table_of_a_spreadsheet(corrections: Path) -> None:
     corrections.write_bytes("Clip;Note;Action;Label\r\n'=x;;change;'=b\r\n;;;\r\n".encode("utf-16"))
-    assert [tuple(one) for one in read_corrections(str(corrections))] == [("=x", "change", "=b", "")]
+    assert [tuple(one) for one in read_corrections(str(corrections))] == [("=x", "change", "=b", "", "")]
 
 
 def test_table_without_actions(corrections: Path) -> None:
