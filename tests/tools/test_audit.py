@@ -1,4 +1,4 @@
-"""tools.audit on tones: two labels, some clips with the label of the other."""
+"""tools.audit on noise: two labels, some clips with the label of the other."""
 
 import re
 import time
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 from fakes.browser import start_chromium
-from helpers import git, set_params, tone, user_error
+from helpers import git, set_params, user_error
 
 from stages.common.tables import read_table
 from stages.download.__main__ import download_dataset
@@ -24,12 +24,13 @@ SUSPECTS = Path("audit/suspects.csv")
 
 @pytest.fixture
 def music(workspace: Path) -> Path:
-    """The workspace with data/raw: the labels a and `=b <`, twelve tones each; two of the latter are in folder a."""
+    """The workspace with data/raw: the labels a and `=b <`, twelve noises each; two of the latter are in folder a."""
     for n in range(24):
-        label, hz = ("a", 200 + 20 * n) if n < 12 else ("=b <", 2000 + 100 * n)
+        label = "a" if n < 12 else "=b <"
+        noise = np.random.default_rng(n).normal(0, 0.1, 22_050)
         file = workspace / "mine" / (label if n > 13 else "a") / f"{label}.{n:05d}.wav"
         file.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(file, tone(hz=hz), 22_050)
+        soundfile.write(file, np.convolve(noise, np.ones(20) / 5, "same") if label == "a" else noise, 22_050)
     set_params(workspace, {"download.dataset": {"source": "folder", "path": str(workspace / "mine")}})
     download_dataset()
     return workspace

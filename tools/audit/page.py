@@ -15,8 +15,9 @@ from stages.common.audio import load_audio
 from stages.common.clip_tables import match_names
 from stages.common.names import show_with_spaces
 from stages.common.paths import PARAMS, RAW
+from stages.common.tables import require_intact
 from stages.download.dataset.corrections import Correction, read_corrections
-from stages.evaluate.report import SAMPLING_RATE, encode_mp3, find_recording, show_text
+from stages.evaluate.report import SAMPLING_RATE, encode_mp3, show_text
 from tools.audit.suspects import Suspect
 
 CORRECTIONS = Path("data/labels/corrections.csv")
@@ -45,8 +46,9 @@ def write_page(file: Path, suspects: list[Suspect], clips: pd.DataFrame, decided
     Args:
         clips: the content of clips.csv. decided: earlier decisions, which the saved table has, too.
     """
-    rows = clips.set_index("clip", drop=False)
-    listed = [one._asdict() | {"sha256": rows.loc[one.clip, "sha256"]} for one in suspects]
+    rows = clips.set_index("clip")
+    paths, sums = rows["path"].to_dict(), rows["sha256"].to_dict()
+    listed = [one._asdict() | {"sha256": sums[one.clip]} for one in suspects]
     script = (HERE / "page.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -62,7 +64,7 @@ def write_page(file: Path, suspects: list[Suspect], clips: pd.DataFrame, decided
         "decided": [one._asdict() for one in decided],
         "key": hashlib.sha256(repr(listed).encode()).hexdigest(),  # of the choices that the browser keeps
     }
-    sounds = [encode_clip(rows.loc[one.clip]) for one in tqdm(suspects, "page", unit="clip")]
+    sounds = [encode_clip(RAW / paths[one.clip], sums[one.clip]) for one in tqdm(suspects, "page", unit="clip")]
     page = environment.get_template("page.html").render(
         data=data,
         sounds=sounds,
@@ -74,7 +76,8 @@ def write_page(file: Path, suspects: list[Suspect], clips: pd.DataFrame, decided
     file.write_text(page, encoding="utf-8")
 
 
-def encode_clip(clip: pd.Series) -> str:
-    """Return the start of a clip as MP3 in base64. clip: a row of clips.csv."""
-    samples = load_audio(find_recording(RAW, clip), SAMPLING_RATE, CLIP_SECONDS)
+def encode_clip(file: Path, sha256: str) -> str:
+    """Return the start of a clip as MP3 in base64."""
+    require_intact(file, sha256)
+    samples = load_audio(file, SAMPLING_RATE, CLIP_SECONDS)
     return base64.b64encode(encode_mp3(samples)).decode()

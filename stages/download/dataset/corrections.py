@@ -75,8 +75,8 @@ def apply_corrections(raw: Path, clips: list[Clip], path: str, left_out: list[tu
     known = {clip.clip: clip for clip in clips}
     corrections = _match(read_corrections(path), known, path, left_out)
     labels = {clip.label for clip in clips} | {one.label for one in corrections.values() if one.action == "new"}
-    for correction in corrections.values():
-        _check_label(correction, labels, path)
+    for one in corrections.values():
+        _check_label(one, labels, path)
     corrected, dropped, changed = [], [], 0
     for clip in clips:
         correction = corrections.get(clip.clip)
