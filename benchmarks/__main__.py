@@ -1,7 +1,8 @@
 """Measure the project's speed against the course's code, side by side in one run on generated audio.
 
 `make bench` runs all benchmarks but those of accuracy, which take an hour (`python -m benchmarks composed real`) or
-longer (`python -m benchmarks recipes`), and those of the whole pipeline, which need a GPU
+longer (`python -m benchmarks recipes`), that of wrong labels (`python -m benchmarks audit`), and those of the whole
+pipeline, which need a GPU
 (`python -m benchmarks --device cuda gtzan course`).
 Results are stored in benchmarks/results/, and benchmarks/README.md is written from them. If you change a constant of a
 benchmark, run it again: its text states them.
@@ -12,7 +13,7 @@ import os
 
 import torch
 
-from benchmarks import accuracy, classify, encode, evaluate, growth, pipeline, recipes, repetitions, repro, train
+from benchmarks import accuracy, audit, classify, encode, evaluate, growth, pipeline, recipes, repetitions, repro, train
 from benchmarks.readme import DEVICES, RESULTS, as_markdown, result_file, write_readme
 from stages.common.tables import write_json
 
@@ -24,13 +25,14 @@ BENCHMARKS = {
     "repro": repro.BENCHMARK,
     "growth": growth.BENCHMARK,
     "repetitions": repetitions.BENCHMARK,
+    "audit": audit.BENCHMARK,
     "gtzan": pipeline.make_benchmark("gtzan"),
     "course": pipeline.make_benchmark("course"),
     "composed": accuracy.SYNTHETIC,
     "real": accuracy.REAL,
     "recipes": recipes.BENCHMARK,
 }
-SLOW = ("growth", "gtzan", "course", "composed", "real", "recipes")  # run only if asked for by name
+SLOW = ("growth", "audit", "gtzan", "course", "composed", "real", "recipes")  # run only if asked for by name
 
 
 def describe_machine(device: str) -> str:

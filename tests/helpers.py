@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 PARTS = [
     "stages",
+    "data/labels",
     "data/tables",
     "presets",
     ".dvc/config",

@@ -63,6 +63,25 @@ def check_folds(params: dict[str, dict[str, Any]]) -> list[str]:
     return [folds[fold] for fold in wanted]
 
 
+def find_folds(named: list[str]) -> list[str]:
+    """Return the experiments of a cross-validation, in the order of their folds.
+
+    Args:
+        named: experiments or git revisions; if there are none, all of HEAD's with folds.
+
+    Raises:
+        UserError: there are none, or they are not the folds of one run.
+    """
+    params = {name: read_params(name) for name in named or experiments()}
+    if without_folds := [name for name in params if params[name].get("split.folds") is None]:
+        if named:
+            raise UserError(f"{without_folds[0]} has no split.folds in its params.yaml; name the folds of a k-fold run")
+        params = {name: params[name] for name in params if name not in without_folds}
+    if not params:
+        raise UserError("HEAD has no finished experiment with split.folds; see dvc queue status, or name some")
+    return check_folds(params)
+
+
 def pool_predictions(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Join the predictions of all folds in one table.
 
@@ -87,15 +106,7 @@ def main() -> None:
     """Print the result."""
     parser = command_parser("tools.crossval", __doc__)
     parser.add_argument("experiments", nargs="*", help="names or git revisions; all of HEAD's with folds if left out")
-    named = parser.parse_args().experiments
-    params = {name: read_params(name) for name in named or experiments()}
-    if without_folds := [name for name in params if params[name].get("split.folds") is None]:
-        if named:
-            raise UserError(f"{without_folds[0]} has no split.folds in its params.yaml; name the folds of a k-fold run")
-        params = {name: params[name] for name in params if name not in without_folds}
-    if not params:
-        raise UserError("HEAD has no finished experiment with split.folds; see dvc queue status, or name some")
-    predictions = {name: read_predictions(name) for name in check_folds(params)}
+    predictions = {name: read_predictions(name) for name in find_folds(parser.parse_args().experiments)}
     table = pd.DataFrame([{"experiment": name} | measure_fold(part) for name, part in predictions.items()])
     print(table.rename_axis("fold").reset_index().to_string(index=False, float_format="{:.3f}".format))
     for key in ("accuracy", "macro-F1"):

@@ -63,15 +63,19 @@ def show(name: str, path: str) -> str:
     return text
 
 
-def read_predictions(source: str) -> pd.DataFrame:
+def read_predictions(source: str, probabilities: bool = False) -> pd.DataFrame:
     """Read the predictions of a file, a git revision or an experiment: strings label and prediction, indexed by clip.
+
+    Args:
+        probabilities: read a column for each label, too; strings.
 
     Raises:
         UserError: there is none, or it is not a table of predictions, or it lists a clip twice.
     """
     try:
         content = Path(source).read_bytes() if Path(source).is_file() else show(source, str(PREDICTIONS)).encode()
-        table = read_table(io.BytesIO(content))[["clip", "label", "prediction"]].set_index("clip")
+        table = read_table(io.BytesIO(content)).set_index("clip")
+        table = table if probabilities and "prediction" in table else table[["label", "prediction"]]
     except (KeyError, ValueError):
         raise UserError(f"{source}: its predictions need the columns clip, label and prediction") from None
     if not table.index.is_unique:

@@ -15,7 +15,7 @@ from stages.common.user_paths import expand_path
 # there, and that another checkpoint or data set does not have.
 WEIGHTS = ("*.json", "*.safetensors", "pytorch_model*.bin")
 WRITTEN = {
-    RAW: ("source.json", "clips.csv", "rejected.csv", "repetitions.csv", "metadata.csv"),
+    RAW: ("source.json", "clips.csv", "rejected.csv", "repetitions.csv", "published.csv", "metadata.csv"),
     BASE: ("source.json", *WEIGHTS),
     ENCODED: ("encoding.json", "*.json", "*.arrow"),
     FINETUNED: ("training.json", *WEIGHTS),
@@ -27,6 +27,8 @@ PATHS = (
     "download.dataset.path",
     "download.dataset.originals",
     "download.dataset.background",
+    "download.dataset.corrections",
+    "download.dataset.table",
     "download.model.path",
     "split.published",
     "split.groups",

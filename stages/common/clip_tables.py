@@ -47,27 +47,42 @@ def read_clip_table(key: str, path: str, columns: list[str]) -> pd.Series:
     Raises:
         UserError: the file or a column is missing, the file is no CSV file, or a clip is listed twice.
     """
-    text = _read_text(key, path)
-    first, _, rest = text.partition("\n")
-    if re.fullmatch(r'"?sep=."?|#TYPE .*', first.strip()):  # for Excel, or from PowerShell
-        text = rest
-    headers = {separator: _read_header(text, separator) for separator in SEPARATORS}
+    text = read_text(key, path)
+    headers = read_headers(text)
     found = {separator: [_find_column(header, column) for column in columns] for separator, header in headers.items()}
     separator = next((separator for separator, places in found.items() if None not in places), None)
     if separator is None:
         raise UserError(f"{path} needs the columns {' and '.join(columns)}", key=key)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        _, *rows = [[unquote_formula(cell.strip()) for cell in row] for row in lines if row]
-    except (csv.Error, ValueError) as error:
-        raise UserError(f"{path}, line {lines.line_num}: {error}; correct it", key=key) from None
     places = found[separator]
+    rows = read_rows(text, separator, key, path)
     cells = [[row[i] if i is not None and i < len(row) else "" for i in places] for row in rows]
     listed = pd.DataFrame([row for row in cells if row[0]], columns=columns, dtype=object)
     column = listed.set_index("clip")[columns[1]].replace("", float("nan"))
     if not column.index.is_unique:
         raise UserError(f"clip {column.index[column.index.duplicated()][0]} is listed twice; keep one line", file=path)
     return column
+
+
+def read_rows(text: str, separator: str, key: str, path: str) -> list[list[str]]:
+    """Return the rows of a user's CSV file below the header, without empty lines.
+
+    Args:
+        text: as `read_text` returns it. key: of params.yaml, dotted. path: of the file, for messages.
+
+    Raises:
+        UserError: the text is no CSV.
+    """
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        _, *rows = [[unquote_formula(cell.strip()) for cell in row] for row in lines if row]
+    except (csv.Error, ValueError) as error:
+        raise UserError(f"{path}, line {lines.line_num}: {error}; correct it", key=key) from None
+    return rows
+
+
+def read_headers(text: str) -> dict[str, list[str]]:
+    """Return the names of the columns of a CSV file, for each separator that it could have."""
+    return {separator: _read_header(text, separator) for separator in SEPARATORS}
 
 
 def _read_header(text: str, separator: str) -> list[str]:
@@ -78,7 +93,15 @@ def _read_header(text: str, separator: str) -> list[str]:
         return []
 
 
-def _read_text(key: str, path: str) -> str:
+def read_text(key: str, path: str) -> str:
+    """Return the text of a user's CSV file, without the first line of programs that put one before the header.
+
+    Args:
+        key: of params.yaml, dotted.
+
+    Raises:
+        UserError: the file is missing, not UTF-8 or UTF-16, a workbook or a pointer of Git LFS.
+    """
     file = expand_path(path, key)
     try:
         content = file.read_bytes()
@@ -91,9 +114,11 @@ def _read_text(key: str, path: str) -> str:
         raise UserError(f"{path} is a workbook, not a CSV file; save it as CSV", key=key)
     utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode("utf-16" if utf_16 else "utf-8-sig")
+        text = content.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8; save it as UTF-8", key=key) from None
+    first, _, rest = text.partition("\n")
+    return rest if re.fullmatch(r'"?sep=."?|#TYPE .*', first.strip()) else text  # for Excel, or from PowerShell
 
 
 def _find_column(header: list[str], column: str) -> int | None:

@@ -33,6 +33,13 @@ class Assignment(NamedTuple):
     group: Text
 
 
+class PublishedSplit(NamedTuple):
+    """A row of data/raw/published.csv."""
+
+    clip: Text
+    split: SplitName
+
+
 class Prediction(NamedTuple):
     """A row of metrics/predictions.csv, without the probabilities."""
 
@@ -50,6 +57,7 @@ class Source(BaseModel):
     title: str = ""
     revision: str = ""
     background: Text | None = None
+    corrections: str = ""
 
 
 class Counts(BaseModel):

@@ -9,6 +9,7 @@ RAW = Path("data/raw")
 CLIPS = RAW / "clips.csv"
 REJECTED = RAW / "rejected.csv"
 REPETITIONS = RAW / "repetitions.csv"
+PUBLISHED_SPLIT = RAW / "published.csv"
 DATASET_SOURCE = RAW / "source.json"
 BASE = Path("models/base")
 BASE_SOURCE = BASE / "source.json"

@@ -21,6 +21,7 @@ from stages.common.contents import (
     Metrics,
     ModelConfig,
     Prediction,
+    PublishedSplit,
     Rejected,
     Repetition,
     Source,
@@ -37,6 +38,7 @@ from stages.common.paths import (
     FINETUNED,
     METRICS,
     PREDICTIONS,
+    PUBLISHED_SPLIT,
     REJECTED,
     REPETITIONS,
     SPLIT_COUNTS,
@@ -68,6 +70,7 @@ TABLES: dict[Path, Any] = {
     CLIPS: Clip,
     REJECTED: Rejected,
     REPETITIONS: Repetition,
+    PUBLISHED_SPLIT: PublishedSplit,
     SPLITS: Assignment,
     PREDICTIONS: Prediction,
 }
@@ -82,7 +85,7 @@ CONTENTS: dict[Path, Any] = {
     FINETUNED / "config.json": ModelConfig,
     FINETUNED / "preprocessor_config.json": ExtractorConfig,
 }
-MAYBE_EMPTY = (REJECTED, REPETITIONS)
+MAYBE_EMPTY = (REJECTED, REPETITIONS, PUBLISHED_SPLIT)
 
 
 def quote_formula(text: str) -> str:

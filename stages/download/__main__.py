@@ -1,19 +1,20 @@
 """Download the labelled clips (`dataset`) or the base model (`model`).
 
 Reads   params.yaml: download.dataset, download.model
-Writes  data/raw/     audio/<label>/<clip>.<ext>, clips.csv, repetitions.csv, rejected.csv, source.json;
-                      metadata.csv, so that datasets opens the folder as an audiofolder
+Writes  data/raw/     audio/<label>/<clip>.<ext>, clips.csv, repetitions.csv, rejected.csv, published.csv,
+                      source.json; metadata.csv, so that datasets opens the folder as an audiofolder
         models/base/  a Transformers checkpoint with its preprocessor config, source.json
 Run     python -m stages.download dataset
         python -m stages.download model
 """
 
+from pathlib import Path
 from typing import Any
 
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
 from stages.common.outputs import atomic_outputs
 from stages.common.params import load_params
-from stages.common.paths import BASE, BASE_SOURCE, CLIPS, DATASET_SOURCE, RAW, REJECTED, REPETITIONS
+from stages.common.paths import BASE, BASE_SOURCE, CLIPS, DATASET_SOURCE, PUBLISHED_SPLIT, RAW, REJECTED, REPETITIONS
 from stages.common.stage import run_stage
 
 
@@ -24,6 +25,8 @@ def download_dataset() -> None:
     from stages.common.tables import Clip, write_json, write_table
     from stages.download.dataset import background
     from stages.download.dataset import clips as clip_files
+    from stages.download.dataset.corrections import apply_corrections
+    from stages.download.dataset.published import summarize_splits
     from stages.download.params import DatasetParams
 
     params: Any = load_params("download.dataset", DatasetParams)
@@ -35,8 +38,13 @@ def download_dataset() -> None:
             fetched = background.add_folder(params.background, fetched, folder / "audio")
         clips, broken = clip_files.inspect_clips(fetched.files)
         ignored, rejected = fetched.ignored, fetched.rejected + broken
+        splits = {clip.clip: fetched.splits.get(folder / clip.path, "") for clip in clips}
+        if params.corrections:
+            clips, dropped = apply_corrections(folder, clips, params.corrections, ignored + rejected)
+            ignored = ignored + dropped
+            fetched.origin["corrections"] = Path(params.corrections).name
         clip_files.report_rejected(ignored, rejected)
-        clip_files.report_lost_labels(clips, ignored + rejected)
+        clip_files.report_lost_labels(clips, ignored + rejected, fetched.lost)
         clip_files.check_usable(clips, rejected, params.max_rejected)
         if params.background:
             label = background.find_label(params.background, [clip.label for clip in clips])
@@ -45,10 +53,14 @@ def download_dataset() -> None:
         write_table(folder / CLIPS.name, pd.DataFrame(clips, columns=Clip._fields))
         repeated = clip_files.find_repetitions(folder, clips)
         write_table(folder / REPETITIONS.name, pd.DataFrame(repeated, columns=["clip", "recording"]))
+        brought = [(clip.clip, splits[clip.clip]) for clip in clips if splits[clip.clip]]
+        write_table(folder / PUBLISHED_SPLIT.name, pd.DataFrame(brought, columns=["clip", "split"]))
         metadata = pd.DataFrame(clip_files.list_metadata(clips, repeated)).astype({"recording": "Int64"})
         write_table(folder / "metadata.csv", metadata)
         write_table(folder / REJECTED.name, pd.DataFrame(ignored + rejected, columns=["file", "reason"]))
         write_json(folder / DATASET_SOURCE.name, fetched.origin)
+    if fetched.splits:
+        print(f"{PUBLISHED_SPLIT}: {summarize_splits([splits[clip.clip] for clip in clips])}")
     print(f"{RAW}: {clip_files.summarize(clips, ignored, rejected)}")
 
 

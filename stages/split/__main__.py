@@ -1,6 +1,7 @@
 """Assign every clip to train, validation or test, and count the groups that appear in more than one split.
 
-Reads   params.yaml: split; data/raw/clips.csv, rejected.csv, repetitions.csv, source.json; data/tables/
+Reads   params.yaml: split; data/raw/clips.csv, rejected.csv, repetitions.csv, published.csv, source.json;
+        data/tables/
 Writes  data/splits.csv: clip, label, split, group
         metrics/split.json: clips per split and label, leakage
 Run     python -m stages.split
@@ -9,7 +10,7 @@ Run     python -m stages.split
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
-from stages.common.paths import CLIPS, DATASET_SOURCE, REJECTED, REPETITIONS, SPLIT_COUNTS, SPLITS
+from stages.common.paths import CLIPS, DATASET_SOURCE, PUBLISHED_SPLIT, REJECTED, REPETITIONS, SPLIT_COUNTS, SPLITS
 from stages.common.stage import run_stage
 from stages.split.params import SplitParams
 
@@ -28,9 +29,9 @@ def main() -> None:
     named = clips.loc[clips["label"] != background, "clip"]  # those of the background have other names
     table = table.join(groups.find_name_groups(params.name_groups, named))
     clips["group"] = groups.connect(table)
-    if params.published and params.method == "published":
+    if params.method == "published":
         rejected = read_table(REJECTED)["file"].to_list()
-        clips["split"] = published.read_published_split(clips, rejected, params.published)
+        clips["split"] = published.read_published_split(clips, rejected, params.published or str(PUBLISHED_SPLIT))
     else:
         if params.published:
             print(f"warning: split.published is not used, because split.method is {params.method}")

@@ -35,7 +35,9 @@ class SplitParams(Section):
     name_groups: dict[str, str] = Field(
         {}, description="Group name, such as speaker: regular expression that finds it in a clip's name, in brackets."
     )
-    published: str | None = Field(None, description="CSV file with the columns clip and split, for method published.")
+    published: str | None = Field(
+        None, description="CSV file with the columns clip and split, for method published; null: the data set's split."
+    )
 
     @property
     def test_share(self) -> float:
@@ -84,7 +86,7 @@ class SplitParams(Section):
             yield UserError(f"must be below {self.folds}, because the folds are counted from 0", key="split.fold")
         if self.fold and not self.folds:
             yield UserError("needs split.folds; set folds too", key="split.fold")
-        if self.method == "published" and not self.published:
+        if self.method == "published" and not self.published and not _brings_split(sections):
             yield UserError("needs a CSV file with the columns clip and split", key="split.published")
 
     def find_obstacles(self) -> Iterator[UserError]:
@@ -98,3 +100,9 @@ class SplitParams(Section):
                     yield UserError(f"no file {path}", key=f"split.{key}")
             except UserError as error:
                 yield error
+
+
+def _brings_split(sections: dict[str, Any]) -> bool:
+    """Return whether the source of the clips can bring a split. sections: the valid ones of params.yaml."""
+    download = sections.get("download")
+    return download is None or download.dataset.source != "synthetic"

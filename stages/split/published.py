@@ -5,8 +5,10 @@ import pandas as pd
 
 from stages.common.clip_tables import list_forms, match_table, read_clip_table
 from stages.common.errors import UserError
+from stages.common.outputs import require_files
+from stages.common.paths import PUBLISHED_SPLIT
 from stages.common.spelling import fold
-from stages.common.tables import SPLIT_NAMES
+from stages.common.tables import SPLIT_NAMES, read_table
 
 
 def read_published_split(clips: pd.DataFrame, rejected: list[str], path: str) -> np.ndarray:
@@ -22,6 +24,11 @@ def read_published_split(clips: pd.DataFrame, rejected: list[str], path: str) ->
     Raises:
         UserError: a split has another name, or a clip is neither in the data set nor rejected.
     """
+    if path == str(PUBLISHED_SPLIT):
+        require_files(PUBLISHED_SPLIT)
+        if read_table(PUBLISHED_SPLIT).empty:
+            message = "the data set brings no split; name a CSV file with the columns clip and split"
+            raise UserError(message, key="split.published")
     table = read_clip_table("split.published", path, ["clip", "split"]).fillna("").str.lower()
     unknown_names = sorted(set(table) - set(SPLIT_NAMES))
     if unknown_names:

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from fakes.browser import start_chromium
 from helpers import ROOT, tone
 
 from stages.common.answers import Answering
@@ -79,23 +80,10 @@ def page(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="module")
 def browser(page: SimpleNamespace) -> Iterator[Any]:
     """Chromium, with the page open."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="the extra test is not installed")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("no chromium with chromedriver on this machine")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1400"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chromium = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    try:
+    with start_chromium() as chromium:
         chromium.implicitly_wait(60)
         chromium.get(page.url)
         yield chromium
-    finally:
-        chromium.quit()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from stages.download.dataset.names import Place, name_files
 from stages.download.dataset.selection import HIDDEN, MAX_NAME, NOT_AUDIO, find_fault, is_audio, is_hidden, show_path
 
 if TYPE_CHECKING:
-    from stages.download.dataset.clip_sources import Fetched
+    from stages.download.dataset.clip_source import Fetched
 
 KEY = "download.dataset.background"
 LABEL = "none_of_these"  # of the clips of a folder

@@ -5,77 +5,24 @@ out. It does not decode them.
 """
 
 import io
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 from pydantic import Field
 from tqdm import tqdm
 
 from stages.common import interrupts
 from stages.common.errors import UserError
-from stages.common.extensions import EXTENSIONS
 from stages.common.hub_id import HubId
-from stages.common.params import Number, Seconds, Section
-from stages.common.user_paths import expand_path
-from stages.download.dataset import archives, background, parquet
-from stages.download.dataset.folders import copy_clip, has_clips, list_files, measure_clips
+from stages.common.params import Number, Seconds
+from stages.download.dataset import archives, parquet
+from stages.download.dataset.clip_source import LABEL_SPELLINGS, ClipSource, Fetched, check_space, target_path
+from stages.download.dataset.folder_clips import FolderClips
 from stages.download.dataset.labels import Spellings
-from stages.download.dataset.selection import Candidate, save_clip, select_clips
-
-
-class Fetched(NamedTuple):
-    """What a source returns.
-
-    files: path on disk -> path inside the data set, in the data set's order.
-    ignored: (path, reason) of files that are no clips: hidden, or not audio.
-    origin: source, id, revision, licence; it becomes source.json.
-    rejected: (path, reason) of files that should be clips.
-    """
-
-    files: dict[Path, str]
-    ignored: list[tuple[str, str]]
-    origin: dict[str, Any]
-    rejected: list[tuple[str, str]]
-
-
-LABEL_SPELLINGS: Any = Field(
-    "refuse",
-    description="If labels differ only in case, spaces or Unicode form: refuse, join (one label) or keep (several).",
-)
-
-
-class ClipSource(Section):
-    """What all sources share."""
-
-    max_rejected: Number = Field(
-        0.0, ge=0, le=1, description="Stop if more than this share of the clips cannot be decoded or is silent."
-    )
-    originals: str | None = Field(
-        None, description="CSV file with the columns clip and md5, to count the unmodified originals; null: none."
-    )
-    background: str | None = Field(
-        None, description="Clips that have none of the labels: a label, or the path of a folder, with a slash."
-    )
-
-    def find_obstacles(self) -> Iterator[UserError]:
-        """Check that files and folders exist and that the disk has space for the clips."""
-        if self.originals is not None:
-            try:
-                if not expand_path(self.originals, "download.dataset.originals").is_file():
-                    yield UserError(f"no file {self.originals}", key="download.dataset.originals")
-            except UserError as error:
-                yield error
-        yield from background.find_obstacles(self.background, getattr(self, "path", None))
-
-
-def _check_space(needed: int, key: str) -> Iterator[UserError]:
-    free = shutil.disk_usage(".").free
-    if needed > free:
-        message = f"the clips need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free some space"
-        yield UserError(message, key=key)
+from stages.download.dataset.published import name_split
+from stages.download.dataset.selection import save_clip, select_clips
 
 
 class SyntheticClips(ClipSource):
@@ -90,7 +37,7 @@ class SyntheticClips(ClipSource):
         """Check that files and folders exist and that the disk has space for the clips."""
         yield from super().find_obstacles()
         # Ten genres, 22,050 Hz, two bytes a sample.
-        yield from _check_space(round(10 * self.clips_per_label * self.seconds * 22_050 * 2), "download.dataset")
+        yield from check_space(round(10 * self.clips_per_label * self.seconds * 22_050 * 2), "download.dataset")
 
     def fetch(self, folder: Path) -> Fetched:
         """Compose the clips."""
@@ -109,61 +56,6 @@ class SyntheticClips(ClipSource):
             files = list(tqdm(written, "compose", len(jobs), unit="clip"))
         origin = {"source": "synthetic", "id": "synthetic music", "seed": self.seed, "licence": "cc0-1.0"}
         return Fetched({file: f"{file.parent.name}/{file.name}" for file in files}, [], origin, [])
-
-
-class FolderClips(ClipSource):
-    """A folder of <label>/<file>."""
-
-    source: Literal["folder"]
-    path: str = Field(
-        description="Folder of <label>/<file>: audio that libsndfile decodes, of any sampling rate and channel count."
-    )
-    licence: str = Field("unknown", description="Licence of the recordings, for the report and the model card.")
-    label_spellings: Spellings = LABEL_SPELLINGS
-
-    def find_obstacles(self) -> Iterator[UserError]:
-        """Check that files and folders exist and that the disk has space for the clips."""
-        yield from super().find_obstacles()
-        try:
-            root = self._find_root()
-            if not has_clips(root):
-                yield self._no_audio()
-            size = measure_clips(root) + background.measure(self.background)
-            yield from _check_space(size, "download.dataset.path")
-        except UserError as error:
-            yield error
-
-    def _find_root(self) -> Path:
-        root = expand_path(self.path, "download.dataset.path")
-        if not root.is_dir():
-            raise UserError(f"no folder {self.path}; it should contain <label>/<file>", key="download.dataset.path")
-        return root
-
-    def _no_audio(self) -> UserError:
-        names = ", ".join(sorted(EXTENSIONS))
-        return UserError(f"no audio in {self.path}/<label>/: {names}", key="download.dataset.path")
-
-    def fetch(self, folder: Path) -> Fetched:
-        """Copy the clips.
-
-        Raises:
-            UserError: there is no such folder, or no audio in it.
-        """
-        root = self._find_root()
-        listing = list_files(root)
-        candidates, ignored, rejected = select_clips(listing.files, depth=2, spellings=self.label_spellings)
-        ignored, rejected = listing.ignored + ignored, listing.rejected + rejected
-        if not candidates and not rejected:
-            raise self._no_audio()
-        files = {}
-        for candidate in tqdm(candidates, "copy", unit="clip"):
-            target = target_path(folder, candidate)
-            if reason := copy_clip(root / candidate.path, target):
-                rejected.append((candidate.path, reason))
-            else:
-                files[target] = candidate.path
-        origin = {"source": "folder", "id": root.resolve().name, "licence": self.licence}
-        return Fetched(files, ignored, origin, rejected)
 
 
 class HubClips(ClipSource):
@@ -211,20 +103,19 @@ class HubClips(ClipSource):
         columns = self.audio_column, self.label_column
         selection = parquet.select_rows(parquet.read_rows(builder, *columns), self.label_spellings)
         candidates = {candidate.position: candidate for candidate in selection.candidates}
-        files, rejected = {}, list(selection.rejected)
+        files, splits, rejected = {}, {}, list(selection.rejected)
         for position, row in enumerate(tqdm(parquet.read_rows(builder, *columns), "unpack", unit="clip")):
             if candidate := candidates.get(position):
                 target = target_path(folder, candidate)
                 if reason := save_clip(io.BytesIO(row.content or b""), target):
                     rejected.append((candidate.path, reason))
                 else:
-                    files[target] = candidate.path
-        return Fetched(files, [], {"split": "+".join(map(str, builder.config.data_files))}, rejected)
-
-
-def target_path(folder: Path, candidate: Candidate) -> Path:
-    """Return where a clip is written."""
-    return folder / candidate.label / candidate.name
+                    files[target], splits[target] = candidate.path, name_split(row.split)
+        origin = {"split": "+".join(map(str, builder.config.data_files))}
+        brought = {target: split for target, split in splits.items() if split}
+        # One split is no split, and of splits with other names none is published.
+        is_split = len(set(brought.values())) > 1 and len(brought) == len(splits)
+        return Fetched(files, [], origin, rejected, splits=brought if is_split else {})
 
 
 SOURCES = SyntheticClips | FolderClips | HubClips

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -159,12 +160,20 @@ def report_rejected(ignored: list[tuple[str, str]], rejected: list[tuple[str, st
             _print_some(lines, "rejected.csv")
 
 
-def report_lost_labels(clips: list[Clip], left_out: list[tuple[str, str]]) -> None:
-    """Print a warning for each label without a clip. left_out: (file at <label>/<file> or <label>/, reason)."""
+def report_lost_labels(
+    clips: list[Clip], left_out: list[tuple[str, str]], labels: Mapping[str, str] | None = None
+) -> None:
+    """Print a warning for each label without a clip.
+
+    Args:
+        left_out: (file at <label>/<file> or <label>/, reason).
+        labels: path -> label, if the folders are no labels.
+    """
     found = {clip.label for clip in clips}
     lost: dict[str, list[str]] = {}
     for path, reason in left_out:
-        label = _find_label(path, reason)
+        inside = labels and not path.startswith(f"{background.LABEL}/")  # the background has folders of its own
+        label = labels.get(path, "") if labels and inside else _find_label(path, reason)
         if label and label not in found and reason != HIDDEN and not reason.startswith(LINK):
             lost.setdefault(label, []).append(f"{path}: {reason}")
     for label, lines in lost.items():

@@ -25,12 +25,13 @@ UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, Arith
 class Row(NamedTuple):
     """A row of a data set.
 
-    path: of the clip, as the data set states it. content: of its file; None if the row has none.
+    path: of the clip, as the data set states it. content: of its file; None if the row has none. split: its name.
     """
 
     label: str
     path: str
     content: bytes | None
+    split: str = ""
 
 
 def open_data_set(folder: Path, config: str | None) -> "DatasetBuilder":
@@ -58,7 +59,8 @@ def read_rows(builder: "DatasetBuilder", audio_column: str, label_column: str) -
     import pyarrow.parquet as pq
 
     number = 0
-    for file in (Path(file) for files in builder.config.data_files.values() for file in files):
+    listed = [(Path(file), str(split)) for split, files in builder.config.data_files.items() for file in files]
+    for file, split in listed:
         with _named_damage(file):
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             _check_columns(parquet.schema_arrow, audio_column, label_column)
@@ -68,7 +70,7 @@ def read_rows(builder: "DatasetBuilder", audio_column: str, label_column: str) -
                     clip, label = row[audio_column] or {}, to_name(row[label_column])
                     path = name_row(clip, label, number)
                     number += 1
-                    yield Row(label, path, clip.get("bytes"))
+                    yield Row(label, path, clip.get("bytes"), split)
 
 
 def select_rows(rows: Iterator[Row], spellings: Spellings) -> Selection:

@@ -2,7 +2,7 @@
 
 import shutil
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from errno import EILSEQ, EINVAL, ENAMETOOLONG
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
@@ -47,6 +47,19 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") and not name.startswith("...")
 
 
+def is_clip(path: str) -> bool:
+    """Return whether a file inside a data set should be a clip, by its path."""
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix in EXTENSIONS | UNDECODABLE and not any(map(is_hidden, PurePosixPath(path).parts))
+
+
+def find_label_fault(label: str) -> str | None:
+    """Return why a label of a table cannot be the name of a folder, or None."""
+    if label in (".", "..") or is_hidden(label):
+        return "its label begins with a dot, which would hide the file; rename it"
+    return "its label has a control character, or is not UTF-8; rename it" if _find_unwritable(label) else None
+
+
 def find_fault(path: str) -> str | None:
     """Return why a file with this path and the extension of audio cannot be a clip, or None."""
     suffix = PurePosixPath(path).suffix
@@ -59,13 +72,19 @@ def find_fault(path: str) -> str | None:
     return None
 
 
-def select_clips(paths: Iterable[str], depth: int | None = None, spellings: Spellings = "refuse") -> Selection:
-    """Select the clips among files by their paths alone. The folder of a clip is its label.
+def select_clips(
+    paths: Iterable[str],
+    depth: int | None = None,
+    spellings: Spellings = "refuse",
+    labels: Mapping[str, str] | None = None,
+) -> Selection:
+    """Select the clips among files by their paths. The folder of a clip is its label, unless labels are given.
 
     Args:
         paths: with forward slashes, inside the data set, in its order.
         depth: number of parts of a clip's path; None allows two or more.
         spellings: see `unite_labels`.
+        labels: path -> label; files that it lacks are left out.
     """
     places: dict[int, tuple[str, Place]] = {}
     ignored, rejected = [], []
@@ -76,14 +95,19 @@ def select_clips(paths: Iterable[str], depth: int | None = None, spellings: Spel
             ignored.append((show_path(path), HIDDEN))
         elif PurePosixPath(path).suffix.lower() not in EXTENSIONS | UNDECODABLE:
             ignored.append((show_path(path), NOT_AUDIO))
-        elif len(parts) < 2 or len(parts) != (depth or len(parts)):
+        elif labels is not None and path not in labels:
+            continue
+        elif labels is None and (len(parts) < 2 or len(parts) != (depth or len(parts))):
             rejected.append((show_path(path), MISPLACED))
-        elif fault := find_fault(path):
+        elif fault := find_fault(path) or (find_label_fault(labels[path]) if labels else None):
             rejected.append((show_path(path), fault))
         elif first.setdefault(path, position) != position:
             rejected.append((path, "another file with this path comes first"))
         else:
-            places[position] = path, Place(parts[-2], (*parts[:-2], parts[-1]))
+            label, folders = (parts[-2] if labels is None else labels[path]), parts[:-1]
+            if folders[-1:] == (label,):  # counted once in the names of clips
+                folders = folders[:-1]
+            places[position] = path, Place(label.replace("/", "-"), (*folders, parts[-1]))
     candidates, unnamed = name_candidates(places, spellings)
     return Selection(candidates, ignored, rejected + unnamed)
 

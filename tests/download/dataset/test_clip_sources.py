@@ -29,6 +29,7 @@ from stages.common.params import load_params
 from stages.common.tables import read_json, read_table
 from stages.download.__main__ import download_dataset
 from stages.download.params import DatasetParams
+from stages.split.__main__ import main as split_main
 
 UseFolder = Callable[..., None]
 
@@ -66,6 +67,38 @@ def test_folder_is_copied(workspace: Path, use_folder: UseFolder) -> None:
     assert listed_clips() == [f"{label}.{n:05d}" for label in "ab" for n in range(6)]
     assert Path("data/raw/audio/b/b.00003.wav").read_bytes() == (clips / "b/b.00003.wav").read_bytes()
     assert read_json(Path("data/raw/source.json"))["id"] == "mine"
+
+
+def test_labels_and_split_of_a_table(
+    workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clips(workspace / "mine", number=6)
+    names = [f"{label}/{label}.{n:05d}.wav" for label in "ab" for n in range(6)]
+    table = pd.DataFrame({"file_name": names, "label": ["x/y", "z"] * 6, "split": ["train", "train", "test"] * 4})
+    table.iloc[:-1].to_csv(workspace / "mine/metadata.csv", index=False)
+    use_folder(workspace / "mine")
+    set_params(workspace, {"split.method": "published", "split.published": None})
+    download_dataset()
+    clips = read_table(Path("data/raw/clips.csv"))
+    assert clips["path"].iloc[:2].tolist() == ["audio/x-y/a.00000.wav", "audio/z/a.00001.wav"]
+    assert "8 train, 0 validation, 3 test; split.method: published uses it" in capsys.readouterr().out
+    assert read_table(Path("data/raw/rejected.csv"))["file"].tolist() == ["b/b.00005.wav", "metadata.csv"]
+    split_main()
+    splits = read_table(Path("data/splits.csv")).set_index("clip")["split"]
+    assert splits["a.00002"] == "test"
+    assert splits.value_counts().to_dict() == {"train": 8, "test": 3}
+
+
+def test_folders_of_splits(workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, number in (("train", 4), ("test", 2)):
+        write_clips(workspace / "mine" / split, number=number)
+    use_folder(workspace / "mine")
+    download_dataset()
+    assert listed_clips()[:2] == ["test.a.a.00000", "test.a.a.00001"]
+    assert "the data set brings a split: 8 train, 0 validation, 4 test; " in capsys.readouterr().out
+    brought = read_table(Path("data/raw/published.csv")).set_index("clip")["split"]
+    assert brought["test.a.a.00000"] == "test"
+    assert len(brought) == 12
 
 
 def test_names_shared_by_labels(workspace: Path, use_folder: UseFolder) -> None:
@@ -226,11 +259,14 @@ def test_parquet_rows_without_label_or_audio(hub: LocalHub, workspace: Path, tmp
     audio[0]["bytes"] = audio[1] = None
     labels = ["a", "a", None, "", "a", "a", "b", "b"]
     pq.write_table(pa.table({"audio": audio, "genre": labels}), tmp_path / "a.parquet")
-    hub.commit("dataset", GTZAN, {"train.parquet": tmp_path / "a.parquet"})
+    others = [{"bytes": wav(1.0, 900 + 50 * n), "path": f"d{n}.wav"} for n in range(2)]
+    pq.write_table(pa.table({"audio": others, "genre": ["a", "b"]}), tmp_path / "b.parquet")
+    hub.commit("dataset", GTZAN, {"train.parquet": tmp_path / "a.parquet", "test.parquet": tmp_path / "b.parquet"})
     source = {"source": "hub", "id": GTZAN, "label_column": "genre", "max_rejected": 0.5}
     set_params(workspace, {"download.dataset": source})
     stage(hub, "stages.download", "dataset")
-    assert listed_clips() == ["c4", "c5", "c6", "c7"]
+    assert listed_clips() == ["c4", "c5", "c6", "c7", "d0", "d1"]
+    assert read_table(Path("data/raw/published.csv"))["split"].to_list() == ["train"] * 4 + ["test"] * 2
     rejected = pd.read_csv("data/raw/rejected.csv").set_index("file")["reason"]
     assert rejected["/c2.wav"] == rejected["/c3.wav"] == "no label"
     assert set(rejected.index) == {"a/c0.wav", "a/a.00001.mp3", "/c2.wav", "/c3.wav"}

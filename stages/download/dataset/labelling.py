@@ -1,0 +1,189 @@
+"""Find which label each file of a folder has, and in which split it is: by its folders, or by a table."""
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from stages.common.errors import UserError
+from stages.common.user_paths import expand_path
+from stages.download.dataset.label_tables import KEY, LIST, Columns, Files, Row, Table, read_label_table, select_columns
+from stages.download.dataset.published import name_split, read_lists, split_by_folders, top_split
+from stages.download.dataset.selection import is_clip, show_path
+
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # as the audiofolder of 🤗 Datasets names it
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+MISPLACED = "not at <split>/<label>/<file>"
+
+
+class Labelling(NamedTuple):
+    """What is known of the files of a folder besides their folders.
+
+    labels: path -> label; None if the folder of a file is its label. splits: path -> split. lost: path, or cell of a
+    table -> label, of what was left out. ignored, rejected: (path or cell, reason).
+    """
+
+    labels: dict[str, str] | None
+    splits: dict[str, str]
+    lost: dict[str, str]
+    ignored: list[tuple[str, str]]
+    rejected: list[tuple[str, str]]
+
+
+def find_labels(root: Path, paths: list[str], table: str | None, columns: Columns) -> Labelling:
+    """Find the labels and splits of the files.
+
+    Args:
+        paths: of all files inside the folder, with forward slashes.
+        table: path of the table of labels; None: metadata.csv and the like, where it has files and labels.
+
+    Raises:
+        UserError: the table is missing or has no such columns, or a clip has several labels.
+    """
+    files = Files(root, [path for path in paths if is_clip(path)])
+    tables = [_open_table(root, table)] if table is not None else _find_metadata(root, paths)
+    listed = []
+    for one in tables:
+        try:
+            listed.append((one, select_columns(one, files, columns)))
+        except UserError as error:
+            if table is not None or any(columns):
+                raise
+            print(f"{one.path} is not used for the labels: {error.message}")
+    if listed:
+        return _label_by_tables(listed, files, paths)
+    return _label_by_splits(paths) or Labelling(None, read_lists(root, paths), {}, [], [])
+
+
+def find_table(root: Path, table: str) -> Path:
+    """Return the file of a table, whose path may start at the project or at the folder of the clips.
+
+    Raises:
+        UserError: there is none.
+    """
+    file = expand_path(table, f"{KEY}.table")
+    found = next((path for path in (file, root / file) if path.is_file()), None)
+    if found is None:
+        raise UserError(f"no file {table}, neither here nor in the folder of the clips", key=f"{KEY}.table")
+    return found
+
+
+def _open_table(root: Path, table: str) -> Table:
+    file = find_table(root, table)
+    inside = file.resolve().is_relative_to(root.resolve())
+    folder = file.resolve().parent.relative_to(root.resolve()).as_posix() if inside else ""
+    return read_label_table(file, table, folder.strip("."))
+
+
+def _find_metadata(root: Path, paths: list[str]) -> list[Table]:
+    """Read the metadata at the top and in the folders of splits, one file for each folder."""
+    found: dict[str, str] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        if name in METADATA and (not folder or name_split(folder)):
+            found[folder] = min(found.get(folder, path), path, key=lambda path: METADATA.index(path.rpartition("/")[2]))
+    return [read_label_table(root / path, path, folder) for folder, path in found.items()]
+
+
+def _label_by_tables(listed: list[tuple[Table, list[Row]]], files: Files, paths: list[str]) -> Labelling:
+    known: dict[str, Row] = {}
+    lost: dict[str, str] = {}
+    rejected: list[tuple[str, str]] = []
+    repeated = 0
+    for table, rows in listed:
+        for row in rows:
+            found = files.find(row.file, table.folder)
+            path = found[0] if len(found) == 1 else ""
+            if path in known:
+                _require_same(table.path, path, known[path], row)
+                repeated += 1
+            elif path:
+                known[path] = row
+            else:
+                fault = f"it means {found[0]} or {found[1]}; write its folder" if found else "but not in the folder"
+                rejected.append((show_path(row.file) or "(no file)", f"in {table.path}, {fault}"))
+                lost[show_path(row.file)] = row.label
+    names = " and ".join(table.path for table, _ in listed)
+    _refuse_several(names, known)
+    if repeated:
+        print(f"{names}: {repeated} rows repeat another")
+    labels = {path: row.label for path, row in known.items() if row.label}
+    _refuse_same_folder(set(labels.values()))
+    rejected += [(show_path(path), f"no label in {names}") for path, row in known.items() if not row.label]
+    ignored = [(show_path(path), f"not in {names}") for path in paths if is_clip(path) and path not in known]
+    splits = {path: _check_split(names, row) for path, row in known.items() if row.split}
+    return Labelling(labels, splits or split_by_folders(list(known)), lost, ignored, rejected)
+
+
+def _refuse_same_folder(labels: set[str]) -> None:
+    folders: dict[str, str] = {}
+    for label in sorted(labels):
+        first = folders.setdefault(label.replace("/", "-"), label)
+        if first != label:
+            message = f"the labels {first} and {label} would have one folder; rename one"
+            raise UserError(message, key=f"{KEY}.label_column")
+
+
+def _require_same(table: str, path: str, first: Row, other: Row) -> None:
+    if first.label != other.label:
+        raise _several(table, path, f"{first.label} and {other.label}")
+    if first.split != other.split:
+        message = f"{path} is in the split {first.split!r} and in {other.split!r}; keep one row"
+        raise UserError(message, file=table)
+
+
+def _refuse_several(table: str, known: dict[str, Row]) -> None:
+    """Raise UserError if a cell has several labels: a list, or labels of which one is also a label by itself."""
+    labels = {row.label for row in known.values()}
+    for path, row in known.items():
+        parts = [part.strip() for separator in ",;" if separator in row.label for part in row.label.split(separator)]
+        if "|" in row.label or LIST.fullmatch(row.label) or not labels.isdisjoint(parts):
+            raise _several(table, path, row.label)
+
+
+def _several(table: str, path: str, labels: str) -> UserError:
+    message = f"{path} has several labels in {table}: {labels}. This is not supported; give each clip one label"
+    return UserError(message, key=f"{KEY}.label_column")
+
+
+def _check_split(table: str, row: Row) -> str:
+    if split := name_split(row.split):
+        return split
+    raise UserError(
+        f"{row.split!r} of {row.file} in {table} is not train, validation or test; for folds, see docs/own-clips.md",
+        key=f"{KEY}.split_column",
+    )
+
+
+def _label_by_splits(paths: list[str]) -> Labelling | None:
+    """Label the files at <split>/<label>/<file>. None if there is no train folder with folders of clips in it."""
+    placed = {path: PurePosixPath(path).parts for path in paths if is_clip(path)}
+    deep = {path: parts for path, parts in placed.items() if len(parts) == 3 and top_split(path)}
+    flat = any(len(parts) == 2 and top_split(path) for path, parts in placed.items())
+    splits = {path: str(top_split(path)) for path in deep}
+    if flat or "train" not in splits.values() or len(set(splits.values())) < 2:
+        return None
+    labels = {path: parts[1] for path, parts in deep.items()}
+    rejected = [(show_path(path), MISPLACED) for path in placed if path not in deep]
+    lost = {show_path(path): parts[1] for path, parts in placed.items() if path not in deep and len(parts) > 2}
+    return Labelling(labels, splits, lost, [], rejected)
+
+
+def require_labels(labels: Iterable[str], paths: list[str]) -> None:
+    """Raise UserError if the folders of the clips seem to be no labels.
+
+    Args:
+        labels: of all clips, by their folders. paths: of all files.
+    """
+    names = sorted(set(labels))
+    if len(names) > 1 and "train" in map(name_split, names) and all(map(name_split, names)):
+        raise UserError(
+            f"the folders {' and '.join(names)} look like splits, not labels; put the clips at "
+            f"{names[0]}/<label>/<file>, or name a table of labels",
+            key=f"{KEY}.table",
+        )
+    tables = [path for path in paths if PurePosixPath(path).suffix.lower() in TABLES and not path.startswith(".")]
+    if len(names) < 2 and tables:
+        raise UserError(
+            f"the folders give fewer than two labels; if {tables[0]} lists the labels, write table: {tables[0]}",
+            key=f"{KEY}.table",
+        )

@@ -1,0 +1,185 @@
+"""Labels by tables and by folders of splits. The files are empty: only their paths are read."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from helpers import user_error
+
+from stages.download.dataset.folders import list_files
+from stages.download.dataset.label_tables import Columns
+from stages.download.dataset.labelling import Labelling, find_labels, require_labels
+
+ANY = Columns(None, None, None)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "clips").mkdir()
+    return tmp_path / "clips"
+
+
+def write(root: Path, files: str, **tables: str) -> None:
+    """Make empty files, and tables: <folder>_<name> -> text; `__` stands for a slash."""
+    for name in files.split():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    for name, text in tables.items():
+        file = root / f"{name.replace('__', '/')}.csv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+def find(root: Path, table: str | None = None, columns: Columns = ANY) -> Labelling:
+    return find_labels(root, list_files(root).files, table, columns)
+
+
+def test_table_like_that_of_esc50(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "1-1-A-0.wav,1,0,dog\n1-2-A-1.wav,1,1,None\n2-3-A-0.wav,2,0,NA\n"
+    write(
+        root,
+        "audio/1-1-A-0.wav audio/1-2-A-1.wav audio/2-3-A-0.wav",
+        meta__esc50=f"filename,fold,target,category\n{rows}",
+    )
+    found = find(root, "meta/esc50.csv")
+    assert found.labels == {"audio/1-1-A-0.wav": "dog", "audio/1-2-A-1.wav": "None", "audio/2-3-A-0.wav": "NA"}
+    assert not found.splits
+    assert "file filename, label category" in capsys.readouterr().out
+    assert set(find(root, "meta/esc50.csv", Columns(None, "target", None)).labels.values()) == {"0", "1"}
+
+
+def test_table_like_that_of_urbansound(root: Path) -> None:
+    table = "slice_file_name,fsID,fold,classID,class\n100.wav,7,1,3,dog_bark\n101.wav,8,2,2,children, playing\n"
+    write(
+        root,
+        "audio/fold1/100.wav audio/fold2/101.wav",
+        metadata__u=table.replace("children, playing", '"children, playing"'),
+    )
+    labels = {"audio/fold1/100.wav": "dog_bark", "audio/fold2/101.wav": "children, playing"}
+    assert find(root, str(root / "metadata/u.csv")).labels == labels
+
+
+def test_metadata_of_audiofolder_is_found(root: Path) -> None:
+    write(root, "train/a.wav train/b/c.wav test/a.wav README.md")
+    lines = [{"file_name": name, "label": name[0]} for name in ("a.wav", "b/c.wav")]
+    (root / "train/metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    pd.DataFrame({"file_name": ["a.wav"], "label": ["z"]}).to_parquet(root / "test/metadata.parquet")
+    found = find(root)
+    assert found.labels == {"train/a.wav": "a", "train/b/c.wav": "b", "test/a.wav": "z"}
+    assert found.splits == {"train/a.wav": "train", "train/b/c.wav": "train", "test/a.wav": "test"}
+
+
+def test_metadata_without_labels_leaves_the_folders(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(root, "a/1.wav b/2.wav", metadata="file_name,transcription\na/1.wav,hello\nb/2.wav,hello\n")
+    assert find(root).labels is None
+    assert "metadata.csv is not used for the labels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "cell", ["x/1.wav", "x\\1.wav", "./x/1.wav", "1.wav", "1", "clips/x/1.wav", "X/1.WAV", "{root}/x/1.wav"]
+)
+def test_forms_of_a_name(root: Path, cell: str) -> None:
+    write(root, "x/1.wav x/2.wav", t=f"file;label;note\n{cell.format(root=root)};a;x\nx/2.wav;b;x\n")
+    assert find(root, "t.csv").labels == {"x/1.wav": "a", "x/2.wav": "b"}
+
+
+@pytest.mark.parametrize(
+    "cell", ["../1.wav", "/etc/1.wav", "C:\\x\\1.wav", "y/1.wav", "3.wav", "../../clips2/x/1.wav", ".."]
+)
+def test_files_outside_are_rejected(root: Path, cell: str) -> None:
+    write(root.parent, "1.wav clips2/x/1.wav")
+    write(root, "x/1.wav x/2.wav", t=f"file\tlabel\n{cell}\ta\nx/2.wav\tb\n")
+    found = find(root, "t.csv")
+    assert found.rejected == [(cell, "in t.csv, but not in the folder")]
+    assert found.ignored == [("x/1.wav", "not in t.csv")]
+    assert found.lost == {cell: "a"}
+
+
+def test_name_of_two_files(root: Path) -> None:
+    write(root, "x/1.wav y/1.wav y/2.wav", t="file,label\n1.wav,a\ny/2.wav,b\n")
+    assert find(root, "t.csv").rejected == [("1.wav", "in t.csv, it means x/1.wav or y/1.wav; write its folder")]
+    write(root, "1.wav")
+    assert find(root, "t.csv").labels == {"1.wav": "a", "y/2.wav": "b"}
+
+
+def test_repeated_row_and_empty_label(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(root, "1.wav 2.wav 3.wav", t="file,label\n1.wav,a\n1.wav,a\n2.wav,b\n3.wav,\n,\n")
+    found = find(root, "t.csv")
+    assert found.labels == {"1.wav": "a", "2.wav": "b"}
+    assert found.rejected == [("3.wav", "no label in t.csv")]
+    assert not found.ignored
+    assert "1 rows repeat another" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ("1.wav,a\n1.wav,b\n2.wav,a\n", "a and b"),
+        ("1.wav,a|b\n2.wav,c\n", "a|b"),
+        ("1.wav,\"['a', 'b']\"\n2.wav,c\n", "['a', 'b']"),
+        ('1.wav,"a, b"\n2.wav,b\n', "a, b"),
+    ],
+)
+def test_several_labels_are_refused(root: Path, rows: str, named: str) -> None:
+    write(root, "1.wav 2.wav", t=f"file,label\n{rows}")
+    error = user_error(lambda: find(root, "t.csv"))
+    assert f"1.wav has several labels in t.csv: {named}. This is not supported" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "key", "message"),
+    [
+        ("file,label\n9.wav,a\n", ANY, "file_column", "no column of t.csv has names of the clips"),
+        ("file,mood\n1.wav,a\n", ANY, "label_column", "name the column of t.csv with the labels: file, mood"),
+        ("file,mood\n1.wav,a\n", Columns("x", None, None), "file_column", "no column x in t.csv"),
+        ("file,label,fold\n1.wav,a,1\n", Columns(None, None, "fold"), "split_column", "for folds, see"),
+        ("file,label\n1.wav,a/b\n2.wav,a-b\n", ANY, "label_column", "would have one folder"),
+        ("file\n1.wav\n", ANY, "table", "no rows with a file and a label"),
+        ("file,label\n1.wav,\xe9\n", ANY, "table", "is not UTF-8"),
+    ],
+)
+def test_unusable_tables(root: Path, table: str, columns: Columns, key: str, message: str) -> None:
+    write(root, "1.wav 2.wav")
+    (root / "t.csv").write_bytes(table.encode("latin-1"))
+    error = user_error(lambda: find(root, "t.csv", columns))
+    assert error.key == f"download.dataset.{key}"
+    assert message in str(error)
+
+
+def test_split_column(root: Path) -> None:
+    write(root, "1.wav 2.wav 3.wav", t="path,label,split\n1.wav,a,Train\n2.wav,b,dev\n3.wav,b,\n")
+    assert find(root, "t.csv").splits == {"1.wav": "train", "2.wav": "validation"}
+
+
+def test_folders_of_splits(root: Path) -> None:
+    write(root, "train/a/1.wav valid/a/2.wav test/b/1.wav other/b/1.wav ._x.wav")
+    found = find(root)
+    assert found.labels == {"train/a/1.wav": "a", "valid/a/2.wav": "a", "test/b/1.wav": "b"}
+    assert found.splits == {"train/a/1.wav": "train", "valid/a/2.wav": "validation", "test/b/1.wav": "test"}
+    assert found.rejected == [("other/b/1.wav", "not at <split>/<label>/<file>")]
+
+
+def test_vehicles_are_labels(root: Path) -> None:
+    write(root, "train/1.wav car/1.wav")
+    found = find(root)
+    assert found.labels is None
+    require_labels(["car", "train"], list_files(root).files)
+
+
+def test_lists_like_those_of_speech_commands(root: Path) -> None:
+    write(root, "yes/1.wav yes/2.wav no/1.wav")
+    (root / "testing_list.txt").write_text("yes/2.wav\nno/9.wav\n")
+    found = find(root)
+    assert found.labels is None
+    assert {path: found.splits[path] for path in ("yes/1.wav", "yes/2.wav", "no/1.wav")} == {
+        "yes/1.wav": "train",
+        "yes/2.wav": "test",
+        "no/1.wav": "train",
+    }
+
+
+def test_hints_for_folders_that_are_no_labels() -> None:
+    assert "look like splits" in str(user_error(lambda: require_labels(["test", "train"], [])))
+    error = user_error(lambda: require_labels(["audio"], ["audio/1.wav", "meta/esc50.csv"]))
+    assert "write table: meta/esc50.csv" in str(error)

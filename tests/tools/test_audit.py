@@ -1,0 +1,123 @@
+"""tools.audit on noise: two labels, some clips with the label of the other."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from fakes.browser import start_chromium
+from helpers import git, set_params, user_error
+
+from stages.common.tables import read_table
+from stages.download.__main__ import download_dataset
+from tools.audit import __main__ as audit
+from tools.audit import probabilities, suspects
+from tools.audit.probabilities import OutOfFold
+
+RunTool = Callable[..., str]
+SUSPECTS = Path("audit/suspects.csv")
+
+
+@pytest.fixture
+def music(workspace: Path) -> Path:
+    """The workspace with data/raw: the labels a and `=b <`, twelve noises each; two of the latter are in folder a."""
+    for n in range(24):
+        label = "a" if n < 12 else "=b <"
+        noise = np.random.default_rng(n).normal(0, 0.1, 22_050)
+        file = workspace / "mine" / (label if n > 13 else "a") / f"{label}.{n:05d}.wav"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(file, np.convolve(noise, np.ones(20) / 5, "same") if label == "a" else noise, 22_050)
+    set_params(workspace, {"download.dataset": {"source": "folder", "path": str(workspace / "mine")}})
+    download_dataset()
+    return workspace
+
+
+@pytest.mark.slow
+def test_audit_from_clips_to_corrections(music: Path, run_tool: RunTool) -> None:
+    output = run_tool(audit, "--folds", "3", "--page-clips", "2")
+    listed = read_table(SUSPECTS)
+    assert set(listed["clip"][:2]) == {"=b <.00012", "=b <.00013"}
+    assert listed["suggested"][0] == "=b <"
+    assert f"{suspects.CONFIDENT}: 2 clips" in output
+    with start_chromium(downloads=music) as chromium:
+        chromium.get((music / "audit/audit.html").as_uri())
+        first, second = chromium.find_elements("css selector", "article")
+        assert "perhaps =b <" in first.text
+        save = chromium.find_element("id", "save")
+        assert not save.is_enabled()
+        first.find_element("css selector", "input[value=change]").click()
+        second.find_element("css selector", "input[value=drop]").click()
+        second.find_element("css selector", ".note").send_keys('not "music"')
+        chromium.refresh()
+        assert chromium.find_element("id", "status").text == "2 of 2 decided"
+        chromium.find_element("id", "save").click()
+        file = music / "corrections.csv"
+        while not file.exists():
+            time.sleep(0.1)
+        assert [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"] == []
+        requests = re.findall(r'"url":"(\w+):', str([entry["message"] for entry in chromium.get_log("performance")]))
+        assert not {"http", "https"} & set(requests)
+    file.rename(music / "data/labels/corrections.csv")
+    set_params(music, {"download.dataset.corrections": "data/labels/corrections.csv"})
+    download_dataset()
+    clips = read_table(Path("data/raw/clips.csv")).set_index("clip")
+    assert clips.loc[listed["clip"][0], "label"] == "=b <"
+    assert listed["clip"][1] not in clips.index
+    assert "decided before: 2" in run_tool(audit, "--folds", "3", "--page-clips", "1")
+    assert listed["clip"][0] not in set(read_table(SUSPECTS)["clip"])
+    assert "not \\u0022music\\u0022" in (music / "audit/audit.html").read_text()
+
+
+def test_groups_stay_in_one_fold() -> None:
+    # A group is a point, so that only a clip of the same group tells its label.
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 3)
+    points, labels = rng.normal(size=(40, 8)), np.array(list("ab") * 20)
+    clips = pd.DataFrame({"clip": [f"c{n}" for n in range(120)], "label": labels[groups]})
+    mixed = probabilities.cross_validate(clips, points[groups], np.arange(120), 5)
+    grouped = probabilities.cross_validate(clips, points[groups], groups, 5)
+    right = [(one.probabilities.argmax(axis=1) == one.given).mean() for one in (mixed, grouped)]
+    assert right[0] > 0.65 > right[1]
+
+
+def test_suspects_are_ranked() -> None:
+    given = np.repeat([0, 1], 50)
+    chances = np.where(given[:, None] == [0, 1], 0.9, 0.1)
+    chances[3], chances[7], chances[60] = [0.01, 0.99], [0.05, 0.95], [0.51, 0.49]
+    clips = pd.DataFrame({"clip": [f"c{n}" for n in range(100)], "label": np.array(["x", "y"])[given]})
+    folds = OutOfFold(list(clips["clip"]), ["x", "y"], given, chances)
+    repeated = pd.DataFrame({"clip": ["c10", "c90", "c11", "c12"], "recording": ["1", "1", "2", "2"]})
+    distances = np.linspace(1, 2, 100)
+    distances[20] = 50
+    ranked = suspects.rank_suspects(folds, clips, repeated, distances)
+    assert [one.clip for one in ranked] == ["c10", "c90", "c3", "c7", "c60", "c20"]
+    assert ranked[0].reason == "repetition of c90, which is y"
+    assert [one.suggested for one in ranked] == ["y", "x", "y", "y", "x", ""]
+    assert [one.reason for one in ranked][3:] == [suspects.CONFIDENT, suspects.DIFFERENT, suspects.OUTLIER]
+
+
+def test_folds_of_experiments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["c0,x,x,0.7,0.3", "c1,z,z,0.3,0.7", "c2,x,z,0.4,0.6", "c3,z,z,0.2,0.8"]
+    for fold in range(2):
+        listed = ["clip,label,prediction,x,z", *rows[2 * fold : 2 * fold + 2], ""]
+        (project / "metrics/predictions.csv").write_text("\n".join(listed))
+        (project / "params.yaml").write_text(f"split: {{folds: 2, fold: {fold}}}\n")
+        git(project, "add", ".")
+        git(project, "commit", "-q", "-m", "Fold")
+        git(project, "tag", f"fold-{fold}")
+    clips = pd.DataFrame({"clip": [f"c{n}" for n in range(5)], "label": ["x", "z", "z", "z", "x"]})
+    folds = probabilities.read_experiments(["fold-1", "fold-0"], clips)
+    assert folds.clips == ["c0", "c1", "c2", "c3"]
+    assert folds.given.tolist() == [0, 1, 1, 1]
+    assert folds.probabilities[1].tolist() == [0.3, 0.7]
+    output = capsys.readouterr().out
+    assert "1 of 5 clips are in no test split" in output
+    assert "1 labels were changed since these experiments" in output
+    others = clips.assign(clip="other " + clips["clip"])
+    assert "other clips than data/raw" in str(
+        user_error(lambda: probabilities.read_experiments(["fold-1", "fold-0"], others))
+    )

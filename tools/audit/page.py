@@ -1,0 +1,83 @@
+"""Write the page on which a person listens to the suspects and decides: one HTML file that needs no server."""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+from ruamel.yaml import YAML
+from tqdm import tqdm
+
+from stages.common.audio import load_audio
+from stages.common.clip_tables import match_names
+from stages.common.names import show_with_spaces
+from stages.common.paths import PARAMS, RAW
+from stages.common.tables import require_intact
+from stages.download.dataset.corrections import Correction, read_corrections
+from stages.evaluate.report import SAMPLING_RATE, encode_mp3, show_text
+from tools.audit.suspects import Suspect
+
+CORRECTIONS = Path("data/labels/corrections.csv")
+CLIP_SECONDS = 12.0  # of each clip, from its start
+HERE = Path(__file__).parent
+
+
+def read_decisions(clips: pd.DataFrame) -> list[Correction]:
+    """Read the corrections that params.yaml names, else those of CORRECTIONS; none if there is no file.
+
+    Args:
+        clips: columns clip and label. The decisions get their names.
+    """
+    params: Any = YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8")) if PARAMS.is_file() else {}
+    path = params.get("download", {}).get("dataset", {}).get("corrections")
+    if path is None and not CORRECTIONS.is_file():
+        return []
+    decided = read_corrections(str(path or CORRECTIONS))
+    names = match_names([one.clip for one in decided], dict(zip(clips["clip"], clips["label"])))
+    return [one._replace(clip=names.get(one.clip, one.clip)) for one in decided]
+
+
+def write_page(file: Path, suspects: list[Suspect], clips: pd.DataFrame, decided: list[Correction]) -> None:
+    """Write the page, with the recordings in it.
+
+    Args:
+        clips: the content of clips.csv. decided: earlier decisions, which the saved table has, too.
+    """
+    rows = clips.set_index("clip")
+    paths, sums = rows["path"].to_dict(), rows["sha256"].to_dict()
+    listed = [one._asdict() | {"sha256": sums[one.clip]} for one in suspects]
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,  # users choose the names of clips and labels
+        finalize=show_text,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    data = {
+        "suspects": listed,
+        "labels": sorted(set(clips["label"])),
+        "decided": [one._asdict() for one in decided],
+        "key": hashlib.sha256(repr(listed).encode()).hexdigest(),  # of the choices that the browser keeps
+    }
+    sounds = [encode_clip(RAW / paths[one.clip], sums[one.clip]) for one in tqdm(suspects, "page", unit="clip")]
+    page = environment.get_template("page.html").render(
+        data=data,
+        sounds=sounds,
+        show=show_with_spaces,
+        script=Markup(script),
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        table=CORRECTIONS.as_posix(),
+    )
+    file.write_text(page, encoding="utf-8")
+
+
+def encode_clip(file: Path, sha256: str) -> str:
+    """Return the start of a clip as MP3 in base64."""
+    require_intact(file, sha256)
+    samples = load_audio(file, SAMPLING_RATE, CLIP_SECONDS)
+    return base64.b64encode(encode_mp3(samples)).decode()
