@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from stages.common.environment_record import record_environment
 from stages.common.errors import UserError
@@ -90,7 +91,7 @@ def _drop_unread_output() -> bool:
     for descriptor in (1, 2):
         pipes.register(descriptor, 0)  # only whether its other end is closed
     closed = [descriptor for descriptor, _ in pipes.poll(0)]
-    with open(os.devnull, "wb") as nowhere:
+    with Path(os.devnull).open("wb") as nowhere:
         for descriptor in closed:
             os.dup2(nowhere.fileno(), descriptor)
     return bool(closed)
