@@ -116,9 +116,7 @@ def classify_clips(models: dict[str, Path], clips: list[Clip], threads: int | No
     windows = plan_windows(together, None, None)
     files, found = [str(clip.file) for clip in clips], {}
     with tqdm(total=len(clips), desc="classify", unit="clip", disable=None) as bar:
-        for recording in classify(
-            files, together, plan_windows(together, None, None), BATCH_SIZE, lambda seconds: None
-        ):
+        for recording in classify(files, together, windows, BATCH_SIZE, lambda _: None):
             if recording.reason:
                 raise UserError(recording.reason, file=recording.file)
             found[recording.file] = recording.mean if has_segments else recording.probabilities[0]
