@@ -137,8 +137,8 @@ BENCHMARK = Benchmark(
     "and MP3, at several sampling rates, mono and stereo). Half of the mixed files are shorter than 3 s. `pipeline()` "
     "classifies one complete file after the other: given samples with the code of docs/hub.md, or given file names, "
     "which it decodes with the program FFmpeg. `tools.classify` also checks each file to its end, and cuts it into "
-    "windows of 30 s. Loading the model is not timed. Rows in bf16 are measured only if the processor has it, rows with "
-    "file names only if FFmpeg is installed.",
+    "windows of 30 s. Loading the model is not timed. Rows in bf16 are measured only if the processor has it, and rows "
+    "with file names only if FFmpeg is installed.",
     header=["method", "files", "files/s", "speed-up", "peak memory (MB)"],
     measure=measure,
 )
