@@ -92,8 +92,27 @@ def check_classify(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(found["probability"], expected[labels].astype(float).max(axis=1), atol=2e-6)
 
 
+def check_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare what the page shows with predictions.csv, for a clip of 1 s; its timeline has windows of 0.4 s."""
+    from tools.classify.model import load_model
+    from tools.page.answers import Answers
+
+    expected = read_table(PREDICTIONS).iloc[0]
+    labels = list(expected.index[3:])
+    file = RAW / read_table(CLIPS).set_index("clip")["path"][expected["clip"]]
+    answers = Answers(load_model(PUBLISHED, "fp32", 1), PUBLISHED, 0.4)
+    probabilities, windows = answers.classify(file)
+    np.testing.assert_allclose(probabilities, expected[labels].astype(float), atol=2e-6)
+    assert [round(window.start, 3) for window in windows] == [0, 0.4, 0.6]
+    assert len({window.probabilities.tobytes() for window in windows}) == 3
+    html = answers.show(file, "a clip", expected["label"])
+    is_correct = expected["label"] == expected["prediction"]
+    assert f"{expected['prediction']} – {'correct' if is_correct else 'wrong'}" in html
+    assert html.count('data-start="') == 3
+
+
 # What can be done with models/published in the current folder; each compares with predictions.csv.
-USES: list[Callable[[pytest.MonkeyPatch], None]] = [check_classify]
+USES: list[Callable[[pytest.MonkeyPatch], None]] = [check_classify, check_page]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

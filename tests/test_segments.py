@@ -18,6 +18,7 @@ from stages.publish import __main__ as publish
 from stages.resample_encode import __main__ as resample_encode
 from stages.split import __main__ as split
 from stages.train import __main__ as train
+from tools import export
 from tools.classify import __main__ as classify
 
 RATE = 16_000
@@ -72,3 +73,6 @@ def test_long_recordings_are_used_to_their_end(workspace: Path, monkeypatch: pyt
     expected = predictions[["high", "low"]].astype(float).max(axis=1)
     np.testing.assert_allclose(found["probability"], expected, atol=2e-6)
     np.testing.assert_allclose(found["seconds"], tested["seconds"].astype(float), atol=1e-3)
+    report = export.classify_clips({"PyTorch": PUBLISHED}, export.list_test_clips(), 1)[0]
+    paths = [str(RAW / path) for path in clips.set_index("clip").loc[test["clip"]]["path"]]
+    assert report.tolist() == [found["label"].loc[paths].tolist()]

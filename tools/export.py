@@ -8,14 +8,13 @@ Run     python -m tools.export
         python -m tools.classify recordings/ --model models/onnx
 """
 
+import dataclasses
 import shutil
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
-from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -30,9 +29,6 @@ from stages.publish.params import find_missing_packages
 from tools.classify.find import ONNX, find_model
 from tools.classify.output import replace
 
-if TYPE_CHECKING:  # imports transformers
-    from tools.classify.model import Classifier
-
 OUT = Path("models/onnx")
 QUANTISED = Path("onnx/model_quantized.onnx")  # transformers.js loads it with dtype "q8", its default in browsers
 CHECKED_CLIPS = 16
@@ -44,13 +40,6 @@ class Clip(NamedTuple):
 
     file: Path
     label: str
-
-
-class Score(NamedTuple):
-    """How a model classifies the test split. predictions: label names. seconds: that the model took."""
-
-    predictions: list[str]
-    seconds: float
 
 
 def list_test_clips() -> list[Clip]:
@@ -91,51 +80,61 @@ def quantise(source: Path, target: Path) -> None:
         quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
 
 
-def classify_clips(classifier: "Classifier", clips: list[Clip], name: str) -> Score:
-    """Classify complete clips, in batches of one length. name: for the progress bar.
+def classify_clips(models: dict[str, Path], clips: list[Clip], threads: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Classify complete clips with several models, batch by batch, as `evaluate` does it with one.
 
-    Of a clip that is longer than the clips of the training, only the start is used, also if the training had segments.
+    Args:
+        models: by name, as `find_model` returns them; the first one has the settings of the training.
+
+    Returns:
+        The predicted labels, str (models, clips), and the seconds that each model took, float (models,).
+
+    Raises:
+        UserError: a clip cannot be read.
     """
-    predictions: list[str] = []
-    seconds = 0.0
-    encoded = _encode(classifier, clips)
-    with tqdm(total=len(clips), desc=name, unit="clip", disable=None) as bar:
-        for _, same_shape in groupby(encoded, key=lambda array: array.shape):
-            while batch := list(islice(same_shape, BATCH_SIZE)):
-                if not predictions:
-                    classifier.predict(batch)  # the first batch takes longer
-                start = time.perf_counter()
-                probabilities = classifier.predict(batch)
-                seconds += time.perf_counter() - start
-                predictions += [classifier.labels[row] for row in probabilities.argmax(axis=1)]
-                bar.update(len(batch))
-    return Score(predictions, seconds)
+    from tools.classify.__main__ import plan_windows
+    from tools.classify.batches import classify
+    from tools.classify.model import load_model, read_training
 
+    loaded = [load_model(model, "fp32", threads) for model in models.values()]
+    has_segments = read_training(next(iter(models.values()))).get("segments", False)
+    seconds = np.zeros(len(loaded))
 
-def _encode(classifier: "Classifier", clips: list[Clip]) -> Iterator[np.ndarray]:
-    """Yield the model's input for each clip."""
-    from stages.common.audio import load_audio
-    from stages.resample_encode.features import encode_samples
+    def run_all(inputs: np.ndarray) -> np.ndarray:
+        """Return the logits of all models: float64 (windows, models, labels)."""
+        if not seconds.any():  # the first run takes longer
+            for classifier in loaded:
+                classifier.run(inputs)
+        logits = []
+        for number, classifier in enumerate(loaded):
+            start = time.perf_counter()
+            logits.append(classifier.run(inputs))
+            seconds[number] += time.perf_counter() - start
+        return np.stack(logits, axis=1)
 
-    for clip in clips:
-        samples = load_audio(clip.file, classifier.extractor.sampling_rate, classifier.max_seconds)
-        yield encode_samples(samples, clip.file, classifier.extractor)
+    together = dataclasses.replace(loaded[0], run=run_all)
+    windows = plan_windows(together, None, None)
+    files, found = [str(clip.file) for clip in clips], {}
+    with tqdm(total=len(clips), desc="classify", unit="clip", disable=None) as bar:
+        for recording in classify(files, together, windows, BATCH_SIZE, lambda _: None):
+            if recording.reason:
+                raise UserError(recording.reason, file=recording.file)
+            found[recording.file] = recording.mean if has_segments else recording.probabilities[0]
+            bar.update()
+    best = np.stack([found[file].argmax(axis=-1) for file in files], axis=1)
+    return np.array(together.labels)[best], seconds
 
 
 def report(models: dict[str, Path], clips: list[Clip], threads: int | None) -> None:
-    """Print size, accuracy, agreement with the first model, and speed. models: as `find_model` returns them."""
-    from tools.classify.model import load_model
-
-    first: list[str] = []
+    """Print size, accuracy, agreement with the first model, and speed. models: as for `classify_clips`."""
     lines = [f"{'':12}{'MB':>8}{'accuracy':>10}{'same label':>12}{'clips/s':>9}"]
-    for name, model in models.items():
-        found = classify_clips(load_model(model, "fp32", threads), clips, name)
-        first = first or found.predictions
+    predictions, seconds = classify_clips(models, clips, threads)
+    actual = np.array([clip.label for clip in clips])
+    for (name, model), predicted, taken in zip(models.items(), predictions, seconds):
         files = [model] if model.suffix == ONNX else model.glob("*.safetensors")
         size = sum(file.stat().st_size for file in files) / 1e6
-        accuracy = np.mean([prediction == clip.label for prediction, clip in zip(found.predictions, clips)])
-        same = np.mean([prediction == other for prediction, other in zip(found.predictions, first)])
-        lines.append(f"{name:12}{size:8.1f}{accuracy:10.3f}{same:12.1%}{len(clips) / found.seconds:9.1f}")
+        accuracy, same = np.mean(predicted == actual), np.mean(predicted == predictions[0])
+        lines.append(f"{name:12}{size:8.1f}{accuracy:10.3f}{same:12.1%}{len(clips) / taken:9.1f}")
     print("\n".join([*lines, f"{len(clips)} test clips, complete, in batches of {BATCH_SIZE}"]))
 
 

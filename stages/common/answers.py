@@ -61,7 +61,7 @@ def to_probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray
 
 
 def score_labels(probabilities: np.ndarray, labels: Sequence[str], background: str | None) -> np.ndarray:
-    """Return the largest probability of a label; 0 if the background is the most probable.
+    """Return the largest probability of a label; 0 if the background is the most probable, the first of equal ones.
 
     Args:
         probabilities: float64, shape (..., labels). labels: in the order of ids.
@@ -72,8 +72,8 @@ def score_labels(probabilities: np.ndarray, labels: Sequence[str], background: s
     best = probabilities.max(axis=-1)
     if background is None:
         return best
-    others = np.delete(probabilities, list(labels).index(background), axis=-1).max(axis=-1)
-    return np.where(others < best, 0.0, others)
+    is_background = probabilities.argmax(axis=-1) == list(labels).index(background)
+    return np.where(is_background, 0.0, best)
 
 
 def is_answered(probabilities: np.ndarray, labels: Sequence[str], answering: Answering) -> np.ndarray:

@@ -3,9 +3,12 @@
 import argparse
 import io
 import os
+import select
+import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from stages.common.environment_record import record_environment
 from stages.common.errors import UserError
@@ -58,11 +61,19 @@ def _name_entry(module: str, arguments: list[str]) -> str:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Call `main` of a command-line tool, and end with one line if it raises an error that the user can fix."""
+    """Call `main` of a command-line tool, and end with one line if it raises an error that the user can fix.
+
+    If nothing reads stdout or stderr any more, as after `| head`, it ends without a message and with status 141.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack characters of names
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _drop_unread_output():  # another pipe, such as that of a worker process
+            raise
+        sys.exit(128 + signal.SIGPIPE)  # what a shell reports of a program that SIGPIPE ended
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -72,6 +83,18 @@ def run_command(main: Callable[[], None]) -> None:
         if problem := describe_system_error(error):
             sys.exit(f"error: {problem}")
         raise
+
+
+def _drop_unread_output() -> bool:
+    """Return whether stdout or stderr has no reader. Its output is then dropped, or Python would report it at exit."""
+    pipes = select.poll()
+    for descriptor in (1, 2):
+        pipes.register(descriptor, 0)  # only whether its other end is closed
+    closed = [descriptor for descriptor, _ in pipes.poll(0)]
+    with Path(os.devnull).open("wb") as nowhere:
+        for descriptor in closed:
+            os.dup2(nowhere.fileno(), descriptor)
+    return bool(closed)
 
 
 def command_parser(name: str, docstring: str | None) -> argparse.ArgumentParser:

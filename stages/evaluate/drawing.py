@@ -23,7 +23,8 @@ PREFERRED = "Noto Sans"  # families that are tried first: they look like each ot
 LAST_RESORT = "Last Resort"  # matplotlib's font, which has boxes for all characters
 
 
-def _width(text: str) -> float:
+def text_width(text: str) -> float:
+    """Estimate the width of a text, in small letters."""
     return sum(
         2
         if unicodedata.east_asian_width(character) in "WF"
@@ -36,12 +37,12 @@ def _width(text: str) -> float:
 
 def shorten(text: str) -> str:
     """Replace the middle of a text that is wider than MAX_WIDTH by an ellipsis."""
-    if _width(text) <= MAX_WIDTH:
+    if text_width(text) <= MAX_WIDTH:
         return text
     start, end = text, text
-    while _width(start) > MAX_WIDTH / 2:
+    while text_width(start) > MAX_WIDTH / 2:
         start = start[:-1]
-    while _width(end) > MAX_WIDTH / 2 - 1:
+    while text_width(end) > MAX_WIDTH / 2 - 1:
         end = end[1:]
     return f"{start}…{end}"
 

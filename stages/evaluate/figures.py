@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages.evaluate.drawing import find_fonts, label_text  # before anything else imports matplotlib
+from stages.evaluate.drawing import find_fonts, label_text, text_width  # before anything else imports matplotlib
 
 # isort: split
 import matplotlib
@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from sklearn.metrics import confusion_matrix
@@ -75,7 +76,8 @@ def draw_learning_curves(axes: Axes, result: Result) -> None:
     metric_axes = axes.twinx()
     values = epochs[f"eval_{result.select_by}"]
     metric_axes.plot(epochs.index, values, color="black", linestyle="--", marker=".", label=f"eval {metric}")
-    metric_axes.set(ylabel=metric, ylim=(0, 1))
+    metric_axes.set(ylabel=metric, ylim=(0, 1.03))
+    axes.set_box_aspect(0.8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(handles=[*axes.lines[:2], *metric_axes.lines], loc="center right")
 
@@ -105,7 +107,7 @@ def draw_reliability(axes: Axes, result: Result) -> None:
     confidence, accuracy, n = np.array(points).T
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
     axes.vlines(confidence, confidence, accuracy, color=EVAL_COLOUR)
-    axes.scatter(confidence, accuracy, s=20 + 300 * n / n.sum(), color=TRAIN_COLOUR, zorder=3)
+    axes.scatter(confidence, accuracy, s=20 + 300 * n / n.sum(), color=TRAIN_COLOUR, zorder=3, clip_on=False)
     axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", title="Reliability")
     axes.set(xlabel="probability of the predicted label", ylabel="accuracy")
 
@@ -125,7 +127,7 @@ def draw_answers(axes: Axes, result: Result) -> None:
         line.set_label(f"threshold {answer['threshold']:.2f}")
         for value, colour in points:
             if value is not None:
-                axes.scatter(answer["coverage"], value, s=60, color=colour, zorder=3)
+                axes.scatter(answer["coverage"], value, s=60, color=colour, zorder=3, clip_on=False)
     axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", title="Answers")
     axes.set(xlabel="share of the clips that get a label", ylabel="share")
     axes.legend(loc="center left")
@@ -139,20 +141,35 @@ FIGURES: dict[str, Callable[[Axes, Result], None]] = {
 }
 
 
+def _confusion_size(result: Result, cell: float) -> tuple[float, float]:
+    """Return width and height of the confusion matrix with its labels, in inches. cell: of a row, at least."""
+    matrix = max(3.0, cell * min(len(result.labels), MAX_LABELS))
+    labels = 0.08 * max(text_width(label_text(label, result.undrawable)) for label in result.labels)
+    return max(5.0, matrix + labels + 1.2), max(4.8, matrix + 0.75 * labels + 1.2)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place the axes, several times: after a single time, labels of axes with a fixed shape can be cut off."""
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    for _ in range(2):
+        engine.execute(figure)
+
+
 def save_result(file: Path, result: Result, title: str) -> None:
     """Write all figures as one PNG, the same bytes for the same result."""
     families, missing = find_fonts(result.labels)
     result = result._replace(undrawable=frozenset(missing))
-    # Inches, of the confusion matrix: its labels must be legible.
-    size = max(4.8, 1.5 + 0.25 * min(len(result.labels), MAX_LABELS))
-    widths = [size + 0.2 if draw is draw_confusion else 5 for draw in FIGURES.values()]
+    width, height = _confusion_size(result, 0.25)
+    widths = [width if draw is draw_confusion else 5 for draw in FIGURES.values()]
     with plt.rc_context({"font.family": families}):
         figure, axes = plt.subplots(
-            1, len(FIGURES), figsize=(sum(widths), size), width_ratios=widths, layout="constrained"
+            1, len(FIGURES), figsize=(sum(widths), height), width_ratios=widths, layout="constrained"
         )
         for draw, part in zip(FIGURES.values(), axes):
             draw(part, result)
         figure.suptitle(title)
+        _lay_out(figure)
         figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
         plt.close(figure)
     if missing:
@@ -164,12 +181,13 @@ def save_result(file: Path, result: Result, title: str) -> None:
 
 def render_svg(draw: Callable[[Axes, Result], None], result: Result) -> bytes:
     """Draw one figure as SVG, the same bytes for the same result."""
-    size = max(5.0, 2 + 0.4 * min(len(result.labels), MAX_LABELS)) if draw is draw_confusion else 5.0
+    size = _confusion_size(result, 0.4) if draw is draw_confusion else (5.0, 4.5)
     families, _ = find_fonts(result.labels)
     with plt.rc_context(SVG | {"font.family": families}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the browser has other fonts
-        figure, axes = plt.subplots(figsize=(size, 0.9 * size), layout="constrained")
+        figure, axes = plt.subplots(figsize=size, layout="constrained")
         draw(axes, result)
+        _lay_out(figure)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
         plt.close(figure)

@@ -48,6 +48,23 @@ def test_other_errors_are_raised() -> None:
         run_command(main)
 
 
+@pytest.mark.parametrize("stderr", [subprocess.PIPE, subprocess.STDOUT])
+def test_output_without_reader_ends_quietly(stderr: int) -> None:
+    """As in `python -m tools.classify ... | head`, without and with `2>&1`."""
+    stream = "stdout" if stderr == subprocess.PIPE else "stderr"
+    code = f"""import sys
+from stages.common.stage import run_command
+run_command(lambda: [print("line", file=sys.{stream}) for _ in range(100_000)])"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "line\n"
+        process.stdout.close()
+        assert process.stderr is None or process.stderr.read() == ""
+        assert process.wait() == 141
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
 def test_names_in_any_encoding(encoding: str) -> None:
     code = "from stages.common.stage import run_command; run_command(lambda: print('日本 café'))"

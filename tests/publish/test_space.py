@@ -3,10 +3,15 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import ROOT
 from huggingface_hub import SpaceCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from stages.common.answers import Answering, to_probabilities
 from stages.publish.space_files import FILES, GRADIO, set_constants
 
 NAMES = {"PIL": "pillow"}  # imported as -> its package
@@ -35,6 +40,24 @@ def test_space_files(finished: Path) -> None:
 def test_gradio_is_the_version_of_the_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert extras["demo"] == [f"gradio=={GRADIO}"]
+
+
+@pytest.mark.slow
+@settings(deadline=None)  # the first call imports gradio
+@given(
+    arrays(np.float64, 3, elements=st.sampled_from([-1.0, 0.0, 0.5, 2.0])),
+    st.sampled_from([None, 0.0, 1 / 3, 0.5, 0.9]),
+    st.sampled_from([None, "a", "noise"]),
+)
+def test_space_answers_as_the_other_tools(logits: np.ndarray, threshold: float | None, background: str | None) -> None:
+    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    from stages.publish.space.app import find_label
+    from tools.page.answers import make_title
+
+    labels, probabilities = ["a", "noise", "b"], to_probabilities(logits)
+    answering = Answering(1.5, threshold, background)
+    expected = make_title(probabilities, labels, answering, None)
+    assert find_label(probabilities, labels, answering._asdict()) == expected
 
 
 def test_set_constants() -> None:

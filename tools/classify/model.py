@@ -125,7 +125,13 @@ def load_model(model: Path, precision: str, threads: int | None = None) -> Class
     return Classifier(run, config, extractor, read_max_seconds(folder), shortest, takes_samples, answering)
 
 
+def read_training(folder: Path) -> dict[str, Any]:
+    """Return the section resample_encode of training.json, with which the clips were made; empty if there is none."""
+    file = folder / TRAINING.name
+    section: dict[str, Any] = read_json(file).get("resample_encode", {}) if file.exists() else {}
+    return section
+
+
 def read_max_seconds(folder: Path) -> float:
     """Return the length in seconds to which the clips of the training were cut, or MAX_SECONDS if it is not known."""
-    settings = read_json(folder / TRAINING.name) if (folder / TRAINING.name).exists() else {}
-    return float(settings.get("resample_encode", {}).get("max_seconds", MAX_SECONDS))
+    return float(read_training(folder).get("max_seconds", MAX_SECONDS))

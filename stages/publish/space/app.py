@@ -8,7 +8,7 @@ import io
 import os
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
@@ -164,6 +164,13 @@ def list_starts(total: int, length: int) -> list[int]:
     return [*range(0, total - length, length), max(0, total - length)]
 
 
+def find_label(probabilities: np.ndarray, labels: list[str], answer: dict[str, Any]) -> str:
+    """Return the most probable label, or "none of these" if it is the background, or not probable enough."""
+    label = labels[int(probabilities.argmax())]
+    is_known = probabilities.max() > (answer.get("threshold") or 0) and label != answer.get("background")
+    return label if is_known else "none of these"
+
+
 class Classifier:
     """The model with its feature extractor."""
 
@@ -187,12 +194,6 @@ class Classifier:
         with self.torch.inference_mode():
             logits = self.model(self.torch.from_numpy(features)[None]).logits[0].double()
         return (logits / self.answer.get("temperature", 1)).softmax(-1).numpy()
-
-    def find_label(self, probabilities: np.ndarray) -> str:
-        """Return the most probable label, or "none of these" if it is the background, or not probable enough."""
-        label, threshold = self.labels[int(probabilities.argmax())], self.answer.get("threshold") or 0
-        known = probabilities.max() > threshold and label != self.answer.get("background")
-        return label if known else "none of these"
 
     def classify(self, samples: np.ndarray, rate: int) -> tuple[np.ndarray, list[Window]]:
         """Return the mean probabilities of a recording, and its windows."""
@@ -230,7 +231,7 @@ def build_page(classifier: Classifier) -> gr.Blocks:
             return None, show_message(f"{name}: {error}")
         sound, labels = soxr.resample(samples, rate, SOUND_RATE), classifier.labels
         bars, timeline = show_bars(labels, probabilities, None), show_timeline(sound, labels, windows)
-        title = classifier.find_label(probabilities)
+        title = find_label(probabilities, labels, classifier.answer)
         return None, show_clip(title, f"{name}, {len(samples) / rate:.1f} s", sound, bars, timeline)
 
     # Gradio deletes uploads after ten minutes: a result contains what it needs of them.
