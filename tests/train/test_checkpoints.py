@@ -18,9 +18,11 @@ from filelock import FileLock
 from helpers import digests, set_params, user_error
 
 from stages.common.errors import UserError
+from stages.common.kept_work import open_run
 from stages.common.paths import EPOCHS, FINETUNED, RUNS
 from stages.train.__main__ import main
-from stages.train.checkpoints import Writer, checkpoints_folder, describe_run, find_last, open_run
+from stages.train.checkpoints import CHECKPOINTS as KIND
+from stages.train.checkpoints import Writer, describe_run, find_last
 from stages.train.trainer import ClipTrainer
 
 CHECKPOINTS = Path(".dvc/tmp/checkpoints")
@@ -180,10 +182,10 @@ def test_without_inputs_no_checkpoint_is_kept(tmp_path: Path, monkeypatch: pytes
     """All trainings would share it."""
     monkeypatch.chdir(tmp_path)
     assert describe_run(8, 1, "cpu", "fp32") == {}
-    with open_run({}) as folder:
+    with open_run(KIND, {}) as folder, open_run(KIND, {}) as other:
         assert folder.is_dir()
-        assert CHECKPOINTS.absolute() not in folder.parents
-    assert not folder.exists()
+        assert folder != other
+    assert not list(CHECKPOINTS.iterdir())
 
 
 def test_copies_of_queued_experiments_share_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,18 +193,18 @@ def test_copies_of_queued_experiments_share_checkpoints(tmp_path: Path, monkeypa
     copy = project / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
     copy.mkdir(parents=True)
     monkeypatch.chdir(project)
-    expected = checkpoints_folder()
+    expected = KIND.top()
     assert expected == project / CHECKPOINTS
     monkeypatch.chdir(copy)
-    assert checkpoints_folder() == expected
+    assert KIND.top() == expected
 
 
 def test_same_training_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with open_run({"a": 1}) as first:
+    with open_run(KIND, {"a": 1}) as first:
         lock = FileLock(f"{first}.lock")
         assert lock.lock_file
-        with open_run({"a": 1}) as second:
+        with open_run(KIND, {"a": 1}) as second:
             assert first != second
         assert first.exists()
         assert not second.exists()
