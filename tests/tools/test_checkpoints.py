@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from stages.common.kept_work import open_run
+from stages.resample_encode.kept_shards import SHARDS
 from stages.train.checkpoints import CHECKPOINTS, STATE
 from tools.checkpoints import main
 
@@ -25,3 +27,16 @@ def test_list_and_clear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert not list(CHECKPOINTS.top().iterdir())
     main()
     assert capsys.readouterr().out == "nothing is kept: no training or encoding was interrupted\n"
+
+
+def test_runs_in_progress_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also that of a second process with the same encoding."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["checkpoints", "--clear"])
+    with open_run(SHARDS, {"a": 1}) as first, open_run(SHARDS, {"a": 1}) as second:
+        (first / "data.arrow").touch()
+        main()
+        assert first.exists()
+        assert second.exists()
+    main()
+    assert not first.exists()

@@ -14,7 +14,6 @@ import psutil
 import pytest
 import torch
 from fakes.fork_server import make_python
-from filelock import FileLock
 from helpers import digests, set_params, user_error
 
 from stages.common.errors import UserError
@@ -186,29 +185,6 @@ def test_without_inputs_no_checkpoint_is_kept(tmp_path: Path, monkeypatch: pytes
         assert folder.is_dir()
         assert folder != other
     assert not list(CHECKPOINTS.iterdir())
-
-
-def test_copies_of_queued_experiments_share_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = tmp_path / "project"
-    copy = project / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
-    copy.mkdir(parents=True)
-    monkeypatch.chdir(project)
-    expected = KIND.top()
-    assert expected == project / CHECKPOINTS
-    monkeypatch.chdir(copy)
-    assert KIND.top() == expected
-
-
-def test_same_training_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with open_run(KIND, {"a": 1}) as first:
-        lock = FileLock(f"{first}.lock")
-        assert lock.lock_file
-        with open_run(KIND, {"a": 1}) as second:
-            assert first != second
-        assert first.exists()
-        assert not second.exists()
-    assert not list((tmp_path / CHECKPOINTS).iterdir())
 
 
 def test_lack_of_memory_is_no_damage(tmp_path: Path) -> None:
