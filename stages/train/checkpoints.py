@@ -26,7 +26,11 @@ def describe_run(micro_batch: int, processes: int, device: str, precision: str) 
     """Return what decides the result of a training: values by name. Empty if dvc.yaml does not list the inputs."""
     ignored = [f"train.{key}" for key in (*WITHOUT_EFFECT, "eval_batch_size")]
     inputs = describe_inputs(find_entry("train"), ignored, ("accelerate", "numpy", "torch", "transformers"))
-    found = {"device": device, "instructions": torch.backends.cpu.get_cpu_capability(), "precision": precision}
+    found: dict[str, Any] = {
+        "device": device,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "precision": precision,
+    }
     found |= {"threads": torch.get_num_threads(), "micro-batch": micro_batch, "processes": processes}
     return inputs and json.loads(json.dumps(inputs | found, default=str))
 

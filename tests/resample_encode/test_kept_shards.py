@@ -17,12 +17,11 @@ KEPT = Path(".dvc/tmp/encoded")
 CLIPS = 600  # three shards
 # Kills its process when a function is called the nth time.
 KILL = """
-import os, signal
+import itertools, os, signal
 from stages.resample_encode import encoder, kept_shards
-original, calls = {function}, []
+original, calls = {function}, itertools.count(1)
 def count(*args):
-    calls.append(None)
-    if len(calls) == {call}:
+    if next(calls) == {call}:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*args)
 {function} = count
@@ -91,10 +90,10 @@ def test_changed_or_damaged_inputs_of_shards(expected: dict[str, str], capsys: p
     output = capsys.readouterr().out
     assert "not used: the shards of an encoding with another resample_encode.max_seconds (30, now 0.05)" in output
     assert digests(ENCODED) != expected
-    assert [file.name for file in KEPT.iterdir()] == [shard.parent.name]
+    assert list(KEPT.glob("*/")) == [shard.parent]
 
     set_params(Path(), {"resample_encode.max_seconds": 30, "resample_encode.workers": 1})
-    clip = RAW / "audio/a/a.00000.wav"
+    clip = RAW / "audio/a/a.00005.wav"
     content = clip.read_bytes()
     clip.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert user_error(main).file == str(clip)
