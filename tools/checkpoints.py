@@ -1,7 +1,7 @@
-"""List the checkpoints of interrupted trainings, and remove them.
+"""List what is kept of interrupted trainings and encodings, and remove it.
 
-A training that starts again with the same params, code and inputs goes on from its checkpoint, and removes it at its
-end. The others stay until you remove them.
+A training or an encoding that starts again with the same params, code and inputs goes on from its checkpoint or its
+shards, and removes them at its end. The others stay until you remove them.
 
 Run     python -m tools.checkpoints; python -m tools.checkpoints --clear
 """
@@ -12,21 +12,23 @@ from pathlib import Path
 
 import filelock
 
+from stages.common.kept_work import lock_of
 from stages.common.stage import command_parser, run_command
-from stages.train.checkpoints import checkpoints_folder, find_last, lock_of
+from stages.resample_encode.kept_shards import SHARDS
+from stages.train.checkpoints import CHECKPOINTS, find_last
 
 
 def describe(folder: Path) -> str:
-    """Return a line about a training: its folder, the step of its checkpoint, its size and its time."""
-    last = find_last(folder)
-    step = f"step {last.name.partition('-')[2]}" if last else "no complete checkpoint"
+    """Return a line about a run: its folder, its checkpoint or shards, its size and its time."""
+    last, shards = find_last(folder), len(list(folder.glob("*.arrow")))
+    work = f"step {last.name.partition('-')[2]}" if last else f"{shards} shards" if shards else "no complete work"
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime((last or folder).stat().st_mtime))
-    return f"{folder}: {step}, {size:.0f} MB, {when}"
+    return f"{folder}: {work}, {size:.0f} MB, {when}"
 
 
 def is_used(folder: Path) -> bool:
-    """Return whether a training that runs uses the folder."""
+    """Return whether a run in progress uses the folder."""
     lock = lock_of(folder)
     try:
         with lock.acquire(timeout=0):
@@ -37,18 +39,18 @@ def is_used(folder: Path) -> bool:
 
 
 def main() -> None:
-    """Print a line for each training."""
+    """Print a line for each run."""
     parser = command_parser("tools.checkpoints", __doc__)
-    parser.add_argument("--clear", action="store_true", help="remove those that no training uses")
+    parser.add_argument("--clear", action="store_true", help="remove what no run in progress uses")
     clear = parser.parse_args().clear
-    folders = sorted(folder for folder in checkpoints_folder().glob("*") if folder.is_dir())
+    folders = sorted(folder for kind in (CHECKPOINTS, SHARDS) for folder in kind.top().glob("*") if folder.is_dir())
     for folder in folders:
         used = is_used(folder)
         print(describe(folder) + (": in use" if used else ": removed" if clear else ""))
         if clear and not used:
             shutil.rmtree(folder)
     if not folders:
-        print("there are no checkpoints of interrupted trainings")
+        print("nothing is kept: no training or encoding was interrupted")
 
 
 if __name__ == "__main__":

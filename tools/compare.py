@@ -1,8 +1,8 @@
 """Compare two predictions clip by clip: is B better than A, and by how much?
 
-Each is a CSV file, a git revision or the name of a DVC experiment. B is better or worse if the 95% interval of the
-difference excludes zero. It is Tango's score interval, which does not count clips of a group as independent, widened to
-include zero if McNemar's exact test, which needs no large numbers, is not significant.
+Each is a CSV file, a git revision, the name of a DVC experiment, or `workspace`. B is better or worse if the 95%
+interval of the difference excludes zero. It is Tango's score interval, which does not count clips of a group as
+independent, widened to include zero if McNemar's exact test, which needs no large numbers, is not significant.
 
 Run     python -m tools.compare main my-experiment; without the second, the workspace
 """
@@ -71,7 +71,7 @@ def verdict(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None) ->
 def main() -> None:
     """Print the result."""
     parser = command_parser("tools.compare", __doc__)
-    parser.add_argument("a", help="a predictions.csv, a git revision or an experiment")
+    parser.add_argument("a", help="a predictions.csv, a git revision, an experiment or workspace")
     parser.add_argument("b", nargs="?", default=str(PREDICTIONS), help="same for B; default: the workspace")
     names = parser.parse_args()
     a, b = read_predictions(names.a), read_predictions(names.b)

@@ -127,6 +127,7 @@ def _share_cache(copy: Path, cache: str, remotes: dict[str, Any]) -> None:
         shutil.copyfile(local, copy / local)
     with Config(str((copy / ".dvc").resolve())).edit("local") as settings:
         settings.setdefault("cache", {})["dir"] = cache
+        settings.setdefault("core", {})["autostage"] = True  # otherwise DVC says how to add files to git
         for name, remote in remotes.items():
             if "://" not in str(remote["url"]):
                 settings.setdefault("remote", {}).setdefault(name, {})["url"] = str(Path(remote["url"]).resolve())
@@ -177,8 +178,15 @@ def _git(*arguments: str) -> str:
 
 
 def _dvc(copy: Path, env: dict[str, str], *arguments: str) -> int:
-    """Run DVC in the copy, with its output on the terminal; return its exit status."""
-    return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=copy, env=env).returncode
+    """Run DVC in the copy, with its output on the terminal but its hint to push; return its exit status."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    env = env | {"PYTHONUNBUFFERED": "1"}  # lines show when they are written
+    with subprocess.Popen(command, cwd=copy, env=env, stdout=subprocess.PIPE, text=True, errors="replace") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not line.startswith("Use `dvc push`"):
+                print(line, end="", flush=True)
+    return process.returncode
 
 
 def main() -> None:

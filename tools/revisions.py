@@ -46,7 +46,8 @@ def find(name: str) -> str:
     commit = None if name.startswith("-") else git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     commit = commit.strip() if commit else experiments(everywhere=True).get(name)
     if commit is None:
-        raise UserError(f"{name} is not a file, git revision or experiment; see git log and dvc exp list --all-commits")
+        lists = "git log and dvc exp list --all-commits"
+        raise UserError(f"{name} is not a file, git revision, experiment or workspace; see {lists}")
     return commit
 
 
@@ -63,19 +64,32 @@ def show(name: str, path: str) -> str:
     return text
 
 
+def find_file(source: str) -> Path | None:
+    """Return the predictions of the workspace, or the file of that name, or None if it names something else."""
+    if source == "workspace":  # as DVC calls it
+        return PREDICTIONS
+    return Path(source) if Path(source).is_file() else None
+
+
 def read_predictions(source: str, probabilities: bool = False) -> pd.DataFrame:
-    """Read the predictions of a file, a git revision or an experiment: strings label and prediction, indexed by clip.
+    """Read the predictions of a file, a git revision, an experiment or `workspace`.
 
     Args:
         probabilities: read a column for each label, too; strings.
+
+    Returns:
+        Strings label and prediction, indexed by clip.
 
     Raises:
         UserError: there is none, or it is not a table of predictions, or it lists a clip twice.
     """
     try:
-        content = Path(source).read_bytes() if Path(source).is_file() else show(source, str(PREDICTIONS)).encode()
+        file = find_file(source)
+        content = file.read_bytes() if file else show(source, str(PREDICTIONS)).encode()
         table = read_table(io.BytesIO(content)).set_index("clip")
         table = table if probabilities and "prediction" in table else table[["label", "prediction"]]
+    except FileNotFoundError:
+        raise UserError("missing; run dvc repro", file=PREDICTIONS) from None
     except (KeyError, ValueError):
         raise UserError(f"{source}: its predictions need the columns clip, label and prediction") from None
     if not table.index.is_unique:
@@ -94,7 +108,7 @@ def groups_of(source: str, clips: pd.Index) -> np.ndarray | None:
     from dvc.exceptions import DvcException
 
     try:
-        if Path(source).is_file():
+        if find_file(source):
             splits = read_table(io.BytesIO(SPLITS.read_bytes()))
         else:
             splits = read_table(io.BytesIO(api.read(str(SPLITS), rev=find(source), mode="rb")))

@@ -29,13 +29,16 @@ LIBRARIES = {
     )
 } | {"sklearn": "scikit-learn", "PIL": "pillow"}
 
+# Of runs that were killed, and whose work this run goes on from.
+earlier_seconds: list[float] = []
+
 
 def record_environment(stage: str, seconds: float) -> None:
     """Replace the entry of a stage if its outputs changed. A failure is only a warning.
 
     Args:
         stage: name in dvc.yaml, e.g. `download@model`.
-        seconds: that the stage took.
+        seconds: that the stage took, without those in `earlier_seconds`.
     """
     if stage == "check":  # its output is constant
         return
@@ -47,7 +50,7 @@ def record_environment(stage: str, seconds: float) -> None:
         entries = read_entries(ENVIRONMENT)
         if entries.get(stage, {}).get("outputs") == hashes:
             return
-        entry = describe_environment(stage) | {"outputs": hashes, "seconds": round(seconds, 1)}
+        entry = describe_environment(stage) | {"outputs": hashes, "seconds": round(seconds + sum(earlier_seconds), 1)}
         text = json.dumps(entries | {stage: entry}, indent=2, sort_keys=True) + "\n"
         partial = ENVIRONMENT.with_name(f".{ENVIRONMENT.name}.{os.getpid()}.partial")
         try:

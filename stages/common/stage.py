@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from stages.common.environment_record import record_environment
+from stages.common.environment_record import earlier_seconds, record_environment
 from stages.common.errors import UserError
 from stages.common.inputs import unchanged_inputs
 from stages.common.outputs import clean_up
@@ -40,6 +40,7 @@ def run_stage(main: Callable[..., Callable[[], None] | None], targets: tuple[str
 
     def check_and_run() -> None:
         started = time.perf_counter()
+        earlier_seconds.clear()
         clean_up()
         with unchanged_inputs() as restore_outputs:
             check_params(stage, *arguments)

@@ -4,21 +4,26 @@ Reads   params.yaml: resample_encode; data/raw/ (clips.csv and the files it list
 Writes  data/encoded/: a data set for `datasets.load_from_disk` with clip, label, the start of a segment if clips are
         cut into them and, in float16, the model's input or the output of a part of the model; the feature extractor's
         config; encoding.json with these params and, if there is one, the label of the background
+        .dvc/tmp/encoded/: complete shards to go on from, if the stage is killed; removed at its end
 Run     python -m stages.resample_encode
 """
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
-from stages.common.paths import BASE, CLIPS, DATASET_SOURCE, ENCODED
+from stages.common.paths import BASE, CLIPS, DATASET_SOURCE, ENCODED, RAW
 from stages.common.stage import run_stage
 from stages.resample_encode.params import ResampleEncodeParams
 
 if TYPE_CHECKING:
+    from datasets import Features
     from pandas import DataFrame, Series
+
+    from stages.resample_encode.encoder import ClipRow, Encoder
 
 MAX_LISTED = 10  # silent clips that are named
 
@@ -57,14 +62,52 @@ def report_segments(table: "DataFrame", counts: list[int], silent: list[str]) ->
         print(f"warning: {len(silent)} silent segments ({', '.join(silent[:MAX_LISTED])}); cut the silence out")
 
 
+def encode(
+    encoder: "Encoder", columns: "Features", rows: "list[ClipRow]", shards: dict[str, slice], folder: Path
+) -> list[str]:
+    """Encode clips on threads or, with RAY_ADDRESS, on a Ray cluster; go on from the shards that `folder` has.
+
+    Args:
+        columns: as `describe_features` returns them. shards: as `cut_shards` returns them. folder: for the shards.
+
+    Returns:
+        The clips, or segments, of which the model gets only silence.
+    """
+    from stages.common.tables import require_intact
+    from stages.common.threads import map_in_threads
+    from stages.resample_encode import kept_shards
+    from stages.resample_encode.encoder import count_workers
+
+    complete = kept_shards.find_complete(folder, shards)
+    used = [row for name in complete for row in rows[shards[name]]]
+    for _ in map_in_threads(lambda row: require_intact(RAW / row.path, row.sha256), used):
+        pass  # as if they were encoded again
+    if used:
+        print(f"goes on from {len(used)} of {len(rows)} clips, from the shards in {folder}", flush=True)
+    remaining = {name: part for name, part in shards.items() if name not in complete}
+    partial = kept_shards.prepare(folder)
+    if address := os.environ.get("RAY_ADDRESS"):
+        from stages.resample_encode import ray_shards
+
+        written = ray_shards.write_shards(address, partial, columns, rows, remaining, encoder.params)
+    else:
+        written = encoder.write_shards(partial, columns, rows, remaining, count_workers(encoder.params))
+    for name, silent in written:
+        kept_shards.keep(folder, name, silent)
+        complete[name] = silent
+    return sorted(clip for silent in complete.values() for clip in silent)
+
+
 def main() -> None:
-    """Encode all clips in the order of clips.csv, on threads or, with RAY_ADDRESS, on the machines of a Ray cluster."""
+    """Encode all clips in the order of clips.csv."""
     from stages.common.device import find_device  # noqa: F401  # before anything else imports torch
 
     # isort: split
     from stages.common.encoded_clips import cut_shards, describe_features, write_description
+    from stages.common.kept_work import open_run
     from stages.common.tables import read_json, read_table
-    from stages.resample_encode.encoder import ClipRow, Encoder, count_workers
+    from stages.resample_encode import kept_shards
+    from stages.resample_encode.encoder import ClipRow, Encoder
 
     params = load_params("resample_encode", ResampleEncodeParams)
     require_files(CLIPS, DATASET_SOURCE, BASE / "config.json")
@@ -73,24 +116,24 @@ def main() -> None:
     encoder = Encoder(params)
     # The shape of one clip's features describes those of all, so that shards need not wait for each other.
     columns = describe_features(encoder.column, sorted(set(table["label"])), next(encoder.encode(rows[0])))
+    encoder.silent.clear()
     counts = encoder.count_rows(rows)
     shards = cut_shards(counts)
-    with atomic_outputs(ENCODED) as [folder]:
-        folder.mkdir()
-        if address := os.environ.get("RAY_ADDRESS"):
-            from stages.resample_encode.ray_shards import write_shards
-
-            encoder.silent |= write_shards(address, folder, columns, rows, shards, params)
-        else:
-            encoder.write_shards(folder, columns, rows, shards, count_workers(params))
-        settings = params.settings() | ({"background": background} if background else {})
-        write_description(folder, columns, shards, settings)
-        encoder.extractor.save_pretrained(folder)
+    run = kept_shards.describe_run(params, os.environ.get("RAY_ADDRESS"))
+    with open_run(kept_shards.SHARDS, run) as kept:
+        with atomic_outputs(ENCODED) as [folder]:
+            folder.mkdir()
+            silent = encode(encoder, columns, rows, shards, kept)
+            kept_shards.place(kept, shards, folder)
+            settings = params.settings() | ({"background": background} if background else {})
+            write_description(folder, columns, shards, settings)
+            encoder.extractor.save_pretrained(folder)
+        kept_shards.remove(kept)
     if params.segments:
-        report_segments(table, counts, sorted(encoder.silent))
+        report_segments(table, counts, silent)
     else:
         warn_of_long_clips(table["seconds"].astype(float), params.max_seconds)
-        warn_of_silence(sorted(encoder.silent), params.max_seconds, encoder.extractor.sampling_rate)
+        warn_of_silence(silent, params.max_seconds, encoder.extractor.sampling_rate)
     megabytes = sum((ENCODED / name).stat().st_size for name in shards) / 1e6
     print(f"{ENCODED}: {len(rows)} clips at {encoder.extractor.sampling_rate} Hz, {megabytes:.0f} MB")
 

@@ -1,6 +1,7 @@
 """Encode the clips of data/raw for the model in models/base, and write them in shards."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -39,11 +40,11 @@ class Encoder:
     Attributes:
         extractor: the feature extractor.
         column: of data/encoded, for the model's input or the output of a part of the model.
-        silent: the encoded clips, or their segments, of which the model gets only silence.
+        silent: the names of encoded clips, or of their segments, of which the model gets only silence, by clip.
     """
 
     def __init__(self, params: ResampleEncodeParams) -> None:
-        self.params, self.silent = params, set[str]()
+        self.params, self.silent = params, defaultdict[str, list[str]](list)
         self.extractor = features.load_feature_extractor(BASE, params.feature_extractor)
         self.column = CACHE_COLUMNS.get(params.cache, self.extractor.model_input_names[0])
         config = load_config(BASE)
@@ -67,16 +68,17 @@ class Encoder:
         require_intact(file, row.sha256)
         if not self.params.segments:
             samples = features.load_clip(file, self.extractor, seconds, self._min_samples)
-            yield row.clip, row.label, self._encode(samples, file, row.clip)
+            yield row.clip, row.label, self._encode(samples, file, row.clip, row.clip)
             return
         for segment in read_segments(file, rate, seconds):
             features.require_length(segment.samples, file, self.extractor, self._min_samples)
             start = segment.start / rate
-            yield row.clip, row.label, start, self._encode(segment.samples, file, f"{row.clip} at {start:g} s")
+            name = f"{row.clip} at {start:g} s"
+            yield row.clip, row.label, start, self._encode(segment.samples, file, row.clip, name)
 
-    def _encode(self, samples: np.ndarray, file: Path, name: str) -> np.ndarray:
+    def _encode(self, samples: np.ndarray, file: Path, clip: str, name: str) -> np.ndarray:
         if is_silent(samples):
-            self.silent.add(name)
+            self.silent[clip].append(name)
         return features.encode_samples(samples, file, self.extractor, self._run_part)
 
     def count_rows(self, rows: Sequence[ClipRow]) -> list[int]:
@@ -86,17 +88,22 @@ class Encoder:
 
     def write_shards(
         self, folder: Path, columns: Features, rows: Sequence[ClipRow], shards: dict[str, slice], workers: int
-    ) -> None:
-        """Encode clips on threads, and write them in their order.
+    ) -> Iterator[tuple[str, list[str]]]:
+        """Encode the clips of shards on threads, and write them in their order.
 
         Args:
-            columns: as `describe_features` returns them. shards: as `cut_shards` returns them.
+            columns: as `describe_features` returns them. shards: all or some of those that `cut_shards` returns.
+
+        Yields:
+            The name of each shard when it is complete, and its silent clips or segments.
         """
-        encoded = stream_in_threads(self.encode, rows, workers)
+        chosen = [row for part in shards.values() for row in rows[part]]
+        encoded = stream_in_threads(self.encode, chosen, workers)
         unit = "segment" if self.params.segments else "clip"
-        clips = groupby(tqdm(encoded, "encode", sum(self.count_rows(rows)), unit=unit), itemgetter(0))
+        clips = groupby(tqdm(encoded, "encode", sum(self.count_rows(chosen)), unit=unit), itemgetter(0))
         for name, part in shards.items():
             write_shard(folder / name, columns, (row for _ in rows[part] for row in next(clips)[1]))
+            yield name, [name for row in rows[part] for name in self.silent.get(row.clip, [])]
 
 
 def count_workers(params: ResampleEncodeParams) -> int:

@@ -40,33 +40,29 @@ def write_shards(
     rows: Sequence[ClipRow],
     shards: dict[str, slice],
     params: ResampleEncodeParams,
-) -> set[str]:
-    """Encode clips on a Ray cluster, and write the same files as `Encoder.write_shards`.
+) -> Iterator[tuple[str, list[str]]]:
+    """Encode clips on a Ray cluster, and write and yield the same as `Encoder.write_shards`.
 
     Args:
         address: of the cluster, as `ray.init` takes it.
 
-    Returns:
-        The names of clips of which the model gets only silence.
-
     Raises:
         UserError: a clip cannot be encoded, there is no such cluster, or a shard was lost too often.
     """
-    silent: set[str] = set()
+    clips = sum(len(rows[part]) for part in shards.values())
     try:
-        with connected(address), tqdm(desc="encode", total=len(rows), unit="clip") as bar:
-            for name, (content, quiet) in zip(shards, _run_tasks(columns, rows, shards, params)):
+        with connected(address), tqdm(desc="encode", total=clips, unit="clip") as bar:
+            for name, (content, silent) in zip(shards, _run_tasks(columns, rows, shards, params)):
                 content.tofile(folder / name)
-                silent |= quiet
+                yield name, silent
                 bar.update(len(rows[shards[name]]))
     except RayError as error:
         raise UserError(f"a shard of data/encoded was lost {MAX_RETRIES + 1} times: {error}; see Ray's logs") from None
-    return silent
 
 
 def _run_tasks(
     columns: Features, rows: Sequence[ClipRow], shards: dict[str, slice], params: ResampleEncodeParams
-) -> Iterator[tuple[np.ndarray, set[str]]]:
+) -> Iterator[tuple[np.ndarray, list[str]]]:
     """Yield what the tasks return, in the order of the shards."""
     needed = params.cache != "input"
     base = ray.put({str(file): _read(file) for file in _list_base() if needed or file.suffix not in WEIGHTS})
@@ -89,15 +85,15 @@ def _run_tasks(
 
 def _encode_shard(
     base: Files, clips: Files, columns: Features, rows: list[ClipRow], params: ResampleEncodeParams, threads: int
-) -> tuple[np.ndarray, set[str]]:
+) -> tuple[np.ndarray, list[str]]:
     """Encode the clips of a shard in a temporary folder, and return the content of the file and the silent clips."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         for name, content in (base | clips).items():
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             content.tofile(name)
         encoder = Encoder(params)
-        encoder.write_shards(Path(), columns, rows, {"shard": slice(len(rows))}, threads)
-        return np.fromfile("shard", np.uint8), encoder.silent
+        [(name, silent)] = encoder.write_shards(Path(), columns, rows, {"shard": slice(len(rows))}, threads)
+        return np.fromfile(name, np.uint8), silent
 
 
 def _list_base() -> list[Path]:

@@ -63,6 +63,7 @@ def main() -> None:
 
     # isort: split
     from stages.common.encoded_clips import open_encoded_clips
+    from stages.common.kept_work import open_run
     from stages.common.tables import read_json, read_table, write_json
     from stages.train import checkpoints, ranks, training
 
@@ -82,7 +83,7 @@ def main() -> None:
             print(f"gradient accumulation steps: {steps}", flush=True)
         precision = training.choose_precision(params.precision)
         run = checkpoints.describe_run(micro_batch, launcher.processes, launcher.device, precision)
-        with checkpoints.open_run(run) as kept:
+        with open_run(checkpoints.CHECKPOINTS, run) as kept:
             opened.append(kept)
             folders = training.Folders(folder, metrics, runs, kept)
             folders.clear()

@@ -1,82 +1,41 @@
 """Keep checkpoints of a training, so that it goes on where it was killed.
 
-They are outside of DVC's outputs, which DVC removes before the stage starts. Each training has a folder, whose name
-depends on all that decides its result: params, code, inputs, libraries and device.
+Each training has a folder (see `stages.common.kept_work`).
 """
 
-import hashlib
 import json
 import pickle
 import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from torch.utils._pytree import tree_map_only
 
 from stages.common.errors import UserError
-from stages.common.inputs import find_entry, read_inputs
+from stages.common.inputs import find_entry
+from stages.common.kept_work import Kind, describe_inputs
 from stages.common.outputs import sync_file
-from stages.common.paths import PARAMS
 from stages.train.params import WITHOUT_EFFECT
 
 STATE = "trainer_state.json"
 WEIGHTS = "pytorch_model.bin"  # where the Trainer looks for weights
-RUN, LOCK = "run.json", "lock"
-
-
-def checkpoints_folder() -> Path:
-    """Return the folder of all checkpoints. Queued experiments, which run in a copy of the project, share it."""
-    here = Path.cwd()
-    copies = [parent for parent in here.parents if parent.parts[-3:] == (".dvc", "tmp", "exps")]
-    return copies[0].parent / "checkpoints" if copies else here / ".dvc" / "tmp" / "checkpoints"
 
 
 def describe_run(micro_batch: int, processes: int, device: str, precision: str) -> dict[str, Any]:
     """Return what decides the result of a training: values by name. Empty if dvc.yaml does not list the inputs."""
-    inputs = read_inputs(find_entry("train"), largest=None)
-    ignored = {f"{PARAMS}: train.{key}" for key in (*WITHOUT_EFFECT, "eval_batch_size")}
-    inputs = {name: value for name, value in inputs.items() if name not in ignored}
+    ignored = [f"train.{key}" for key in (*WITHOUT_EFFECT, "eval_batch_size")]
+    inputs = describe_inputs(find_entry("train"), ignored, ("accelerate", "numpy", "torch", "transformers"))
     found: dict[str, Any] = {
-        package: metadata.version(package) for package in ("accelerate", "numpy", "torch", "transformers")
+        "device": device,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "precision": precision,
     }
-    found |= {"device": device, "instructions": torch.backends.cpu.get_cpu_capability(), "precision": precision}
     found |= {"threads": torch.get_num_threads(), "micro-batch": micro_batch, "processes": processes}
     return inputs and json.loads(json.dumps(inputs | found, default=str))
-
-
-@contextmanager
-def open_run(run: dict[str, Any]) -> Iterator[Path]:
-    """Yield the folder of a training, whose earlier checkpoints it may have. `run`: as `describe_run` returns it."""
-    if not run:  # nothing would tell its checkpoints from those of other trainings
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
-        return
-    top = checkpoints_folder()
-    folder = top / hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = lock_of(folder)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:  # the same training runs in another folder
-        folder = Path(tempfile.mkdtemp(dir=top, prefix=f"{folder.name}-"))
-    try:
-        (folder / RUN).write_text(json.dumps(run, indent=2), encoding="utf-8")
-        if find_last(folder) is None and (line := explain_unused(run, top)):
-            print(line, flush=True)
-        yield folder
-    finally:
-        if find_last(folder) is None:
-            shutil.rmtree(folder, ignore_errors=True)
-        if lock.is_locked:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
 
 
 def remove(folders: list[Path]) -> None:
@@ -85,31 +44,13 @@ def remove(folders: list[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def lock_of(folder: Path) -> filelock.BaseFileLock:
-    """Return the lock that a training holds while it uses its folder."""
-    return filelock.FileLock(f"{folder}.{LOCK}")
-
-
-def explain_unused(run: dict[str, Any], top: Path) -> str | None:
-    """Return a line about the newest checkpoint of another training, if there is one: what differs."""
-    try:
-        files = [file for file in top.glob(f"*/{RUN}") if find_last(file.parent)]
-        newest = max(files, key=lambda file: file.stat().st_mtime)
-        before = json.loads(newest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # there is none, or another process removes it
-        return None
-    name = next((name for name in sorted({*run, *before}) if run.get(name) != before.get(name)), None)
-    if name is None:
-        return None
-    values = f" ({before.get(name)}, now {run.get(name)})" if name.startswith(PARAMS.name) else ""
-    name = name.removeprefix(f"{PARAMS}: ")
-    return f"not used: the checkpoint of a training with another {name}{values}; see python -m tools.checkpoints"
-
-
 def find_last(folder: Path) -> Path | None:
     """Return the folder of the last complete checkpoint of a training."""
     complete = [file.parent for file in folder.glob(f"checkpoint-*/{STATE}")]
     return max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
+
+
+CHECKPOINTS = Kind("checkpoints", "the checkpoint of a training", lambda folder: find_last(folder) is not None)
 
 
 def damaged_checkpoint(folder: Path, reason: object) -> UserError:

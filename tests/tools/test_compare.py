@@ -70,7 +70,8 @@ def test_revisions_files_or_workspace(project: Path, run_tool: RunTool) -> None:
     output = run_tool(compare, "before", "after")
     assert output.splitlines()[:2] == ["A: before, accuracy 0.842", "B: after, accuracy 0.883"]
     assert "warning" not in output
-    assert run_tool(compare, "before").splitlines()[-1] == output.splitlines()[-1]
+    for workspace in ([], ["workspace"]):
+        assert run_tool(compare, "before", *workspace).splitlines()[-1] == output.splitlines()[-1]
     (project / "mine.csv").write_text(predictions(first))
     assert run_tool(compare, "mine.csv", "HEAD").splitlines()[-1] == output.splitlines()[-1]
 

@@ -30,7 +30,10 @@ def check(copied: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         monkeypatch.setattr("sys.argv", ["reproduce", *arguments])
         with pytest.raises(SystemExit) as stop:
             reproduce.main()
-        return f"exit status {stop.value.code:d}\n{capfd.readouterr().out.rpartition(chr(10) * 2)[2]}"
+        output = capfd.readouterr().out
+        assert "To track the changes" not in output
+        assert "dvc push" not in output
+        return f"exit status {stop.value.code:d}\n{output.rpartition(chr(10) * 2)[2]}"
 
     return call
 

@@ -26,6 +26,10 @@ def test_invalid_predictions(project: Path, text: str, expected: str) -> None:
     assert expected in str(user_error(lambda: read_predictions("b.csv")))
 
 
+def test_workspace_without_predictions(project: Path) -> None:
+    assert str(user_error(lambda: read_predictions("workspace"))) == "metrics/predictions.csv: missing; run dvc repro"
+
+
 def test_names_of_a_file_and_a_revision(project: Path) -> None:
     table = pd.DataFrame({"clip": HARD_NAMES, "label": HARD_NAMES, "prediction": HARD_NAMES[::-1]})
     write_table(project / "metrics/predictions.csv", table)
@@ -33,7 +37,7 @@ def test_names_of_a_file_and_a_revision(project: Path) -> None:
     git(project, "add", ".")
     git(project, "commit", "-q", "-m", "A run")
     git(project, "tag", "run")
-    for source in ("metrics/predictions.csv", "run"):
+    for source in ("metrics/predictions.csv", "workspace", "run"):
         found = read_predictions(source)
         pd.testing.assert_frame_equal(found.reset_index(), table)
         assert shared(found, found).tolist() == HARD_NAMES
@@ -53,7 +57,7 @@ def test_revision_without_predictions(project: Path) -> None:
 def test_unknown_revision(project: Path, name: str) -> None:
     commit_run(project, "run", "1010")
     message = str(user_error(lambda: read_predictions(name)))
-    assert f"{name} is not a file, git revision or experiment" in message
+    assert f"{name} is not a file, git revision, experiment or workspace" in message
 
 
 def test_predictions_of_revision(project: Path) -> None:

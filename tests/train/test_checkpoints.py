@@ -14,13 +14,14 @@ import psutil
 import pytest
 import torch
 from fakes.fork_server import make_python
-from filelock import FileLock
 from helpers import digests, set_params, user_error
 
 from stages.common.errors import UserError
+from stages.common.kept_work import open_run
 from stages.common.paths import EPOCHS, FINETUNED, RUNS
 from stages.train.__main__ import main
-from stages.train.checkpoints import Writer, checkpoints_folder, describe_run, find_last, loading, open_run
+from stages.train.checkpoints import CHECKPOINTS as KIND
+from stages.train.checkpoints import Writer, describe_run, find_last, loading
 
 CHECKPOINTS = Path(".dvc/tmp/checkpoints")
 # All that draws random numbers, or keeps a state between epochs.
@@ -206,33 +207,10 @@ def test_without_inputs_no_checkpoint_is_kept(tmp_path: Path, monkeypatch: pytes
     """All trainings would share it."""
     monkeypatch.chdir(tmp_path)
     assert describe_run(8, 1, "cpu", "fp32") == {}
-    with open_run({}) as folder:
+    with open_run(KIND, {}) as folder, open_run(KIND, {}) as other:
         assert folder.is_dir()
-        assert CHECKPOINTS.absolute() not in folder.parents
-    assert not folder.exists()
-
-
-def test_copies_of_queued_experiments_share_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = tmp_path / "project"
-    copy = project / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
-    copy.mkdir(parents=True)
-    monkeypatch.chdir(project)
-    expected = checkpoints_folder()
-    assert expected == project / CHECKPOINTS
-    monkeypatch.chdir(copy)
-    assert checkpoints_folder() == expected
-
-
-def test_same_training_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with open_run({"a": 1}) as first:
-        lock = FileLock(f"{first}.lock")
-        assert lock.lock_file
-        with open_run({"a": 1}) as second:
-            assert first != second
-        assert first.exists()
-        assert not second.exists()
-    assert not list((tmp_path / CHECKPOINTS).iterdir())
+        assert folder != other
+    assert not list(CHECKPOINTS.iterdir())
 
 
 def test_lack_of_memory_is_no_damage(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from stages.common.errors import UserError
 from stages.common.paths import RUNS
 from stages.train.__main__ import main
-from stages.train.checkpoints import checkpoints_folder, find_last
+from stages.train.checkpoints import CHECKPOINTS, find_last
 from stages.train.ranks import count_processes, run
 
 pytestmark = pytest.mark.slow
@@ -97,7 +97,7 @@ def test_signal_saves_a_checkpoint_of_all(copied: Path) -> None:
     assert stage.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in errors
     assert errors.splitlines()[-1] == "ended by SIGTERM; run dvc repro to go on from the last checkpoint"
-    last = find_last(next(checkpoints_folder().glob("*/")))
+    last = find_last(next(CHECKPOINTS.top().glob("*/")))
     assert last is not None
     assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt"} <= {file.name for file in last.iterdir()}
     assert not psutil.wait_procs(children, timeout=30)[1]
