@@ -58,6 +58,13 @@ class EpochBatches:
             self.positions = (self.epoch, self.draw_positions())
         return self.positions[1][draw]
 
+    def draw_partner(self, rng: np.random.Generator) -> int:
+        """Draw a clip to mix with another one: any, or in the balanced order one of a label that is drawn first."""
+        if self.balance is None:
+            return int(rng.integers(self.clips))
+        label = rng.choice(np.unique(self.balance))
+        return int(rng.choice(np.flatnonzero(self.balance == label)))
+
 
 def draw_balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw as many times as there are clips, each label equally often (or once more), its clips in turn.
@@ -151,7 +158,7 @@ class TrainingClips(Dataset):
         windows = []
         for draw in draws:
             rng = np.random.default_rng([self.batches.seed, self.batches.epoch, 2, draw])
-            other = int(rng.integers(len(self)))
+            other = self.batches.draw_partner(rng)
             own, partner = (
                 (self._cut(number)[1].astype(np.float32), int(self.clips.labels[self._clip(number)]))
                 for number in (draw, other)

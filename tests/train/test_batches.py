@@ -62,6 +62,14 @@ def test_repeated_clip_has_another_window() -> None:
     assert batches.find_position(4) == batches.find_position(4)
 
 
+def test_partners_are_balanced_too() -> None:
+    balance, rng = np.array([0] * 98 + [1] * 2), np.random.default_rng(0)
+    for labels, share in ((None, 0.02), (balance, 0.5)):
+        batches = EpochBatches(100, 4, seed=1, balance=labels)
+        drawn = balance[[batches.draw_partner(rng) for _ in range(500)]]
+        assert drawn.mean() == pytest.approx(share, abs=0.07)
+
+
 def test_epochs_differ() -> None:
     batches = EpochBatches(50, 8, seed=1)
     first, positions = list(batches), batches.draw_positions()
