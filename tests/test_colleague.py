@@ -5,15 +5,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
-from fakes.fork_server import make_dvc, make_python
-from helpers import ROOT, digests, git, set_params
+from helpers import ROOT, digests, find_programs, git, set_params
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 PAGE = ROOT / "docs/colleague.md"
@@ -101,10 +98,7 @@ class Page:
     def __init__(self, addresses: dict[str, str]) -> None:
         self.blocks = read_blocks()
         self.addresses = addresses
-        programs = Path(tempfile.gettempdir())
-        folders = [make_dvc(programs / f"dvc-{os.getpid()}"), make_python(programs / f"python-{os.getpid()}")]
-        path = [*map(str, folders), str(Path(sys.executable).parent), os.environ["PATH"]]
-        self.env = os.environ | WHO | {"PATH": os.pathsep.join(path)}
+        self.env = os.environ | WHO | {"PATH": find_programs(os.environ["PATH"], fork=True)}
 
     def run(self, heading: str, folder: Path, number: int = 0) -> str:
         """Run a block of the page in a folder, and return its output, both streams."""

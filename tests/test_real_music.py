@@ -22,7 +22,8 @@ def folder_preset(workspace: Path, shared: Path) -> Path:
     params = yaml.safe_load((ROOT / "presets/folder.yaml").read_text())
     params["download"]["model"]["path"] = str(shared / "models/whisper-tiny-en")
     params["split"]["test_size"] = 0.4
-    params["train"] |= {"epochs": 2, "batch_size": 3}
+    params["train"] |= {"epochs": 2, "batch_size": 3, "threads": 1}
+    params["evaluate"] |= {"threads": 1}
     (workspace / "params.yaml").write_text(yaml.safe_dump(params))
     git(workspace, "commit", "-qam", "Use the folder preset")
     return workspace

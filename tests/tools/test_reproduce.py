@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from tools.differences import Changes, Difference, compare_environments, compare
 @pytest.fixture
 def check(copied: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """A function that runs the tool on the finished run; it returns the exit status and the lines of the result."""
-    python = make_python(Path(tempfile.mkdtemp(), "python"))
+    python = make_python()
     monkeypatch.setenv("PATH", os.pathsep.join([str(python), str(Path(sys.executable).parent), os.environ["PATH"]]))
 
     def call(*arguments: str) -> str:
