@@ -202,8 +202,7 @@ class Classifier:
         samples = samples if len(samples) > clip + round(SLACK * clip) else samples[:clip]
         means, windows, end = [], list[Window](), 0
         for first in list_starts(len(samples), clip):
-            part = samples[first : first + clip]
-            features = self.encode(part)
+            features = self.encode(part := samples[first : first + clip])
             means.append(self.predict(features))
             for start in list_starts(len(part), length):
                 stop = min(first + start + length, len(samples))
@@ -231,8 +230,8 @@ def build_page(classifier: Classifier) -> gr.Blocks:
             return None, show_message(f"{name}: {error}")
         sound, labels = soxr.resample(samples, rate, SOUND_RATE), classifier.labels
         bars, timeline = show_bars(labels, probabilities, None), show_timeline(sound, labels, windows)
-        title = find_label(probabilities, labels, classifier.answer)
-        return None, show_clip(title, f"{name}, {len(samples) / rate:.1f} s", sound, bars, timeline)
+        title, length = find_label(probabilities, labels, classifier.answer), len(samples) / rate
+        return None, show_clip(title, f"{name}, {length:.1f} s", sound, bars, timeline)
 
     # Gradio deletes uploads after ten minutes: a result contains what it needs of them.
     with gr.Blocks(title=MODEL, analytics_enabled=False, delete_cache=(60, 600)) as page:
@@ -246,6 +245,6 @@ def build_page(classifier: Classifier) -> gr.Blocks:
 
 if __name__ == "__main__":
     theme = gr.themes.Default(font="sans-serif", font_mono="monospace")  # without fonts from the internet
-    options = {"max_file_size": MAX_BYTES, "footer_links": [], "run_history": False, "ssr_mode": False}
-    look = {"theme": theme, "css": CSS, "head": f"<script>{SCRIPT}</script>"}
-    build_page(Classifier()).queue(max_size=100).launch(**options, **look)
+    look = {"theme": theme, "css": CSS, "head": f"<script>{SCRIPT}</script>", "footer_links": []}
+    page = build_page(Classifier()).queue(max_size=100)
+    page.launch(max_file_size=MAX_BYTES, run_history=False, ssr_mode=False, **look)
