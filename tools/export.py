@@ -114,7 +114,8 @@ def classify_clips(models: dict[str, Path], clips: list[Clip], threads: int | No
 
     together = dataclasses.replace(loaded[0], run=run_all)
     windows = plan_windows(together, None, None)
-    files, found = [str(clip.file) for clip in clips], {}
+    files = [str(clip.file) for clip in clips]
+    found: dict[str, np.ndarray] = {}
     with tqdm(total=len(clips), desc="classify", unit="clip", disable=None) as bar:
         for recording in classify(files, together, windows, BATCH_SIZE, lambda _: None):
             if recording.reason:

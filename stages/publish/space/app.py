@@ -166,9 +166,8 @@ def list_starts(total: int, length: int) -> list[int]:
 
 def find_label(probabilities: np.ndarray, labels: list[str], answer: dict[str, Any]) -> str:
     """Return the most probable label, or "none of these" if it is the background, or not probable enough."""
-    label = labels[int(probabilities.argmax())]
-    is_known = probabilities.max() > (answer.get("threshold") or 0) and label != answer.get("background")
-    return label if is_known else "none of these"
+    label, least = labels[int(probabilities.argmax())], answer.get("threshold") or 0
+    return label if probabilities.max() > least and label != answer.get("background") else "none of these"
 
 
 class Classifier:
