@@ -73,6 +73,7 @@ def test_changed_value_reruns_what_it_affects(copied: Path, values: dict[str, ob
         ("stages/download/model/checkpoint_sources.py", {"download@model", "resample_encode"} | TRAIN_ON),
         ("stages/train/loss.py", TRAIN_ON),
         ("stages/publish/card.py", {"publish"}),
+        ("data/labels/README.md", {"download@dataset", "resample_encode"} | SPLIT_ON),
     ],
     ids=lambda value: Path(value).stem if isinstance(value, str) else "",
 )

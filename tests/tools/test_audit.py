@@ -69,7 +69,7 @@ def test_audit_from_clips_to_corrections(music: Path, run_tool: RunTool) -> None
     assert listed["clip"][1] not in clips.index
     assert "decided before: 2" in run_tool(audit, "--folds", "3", "--page-clips", "1")
     assert listed["clip"][0] not in set(read_table(SUSPECTS)["clip"])
-    assert "not \\u0022music\\u0022" in (music / "audit/audit.html").read_text()
+    assert 'not \\"music\\"' in (music / "audit/audit.html").read_text()
 
 
 def test_groups_stay_in_one_fold() -> None:

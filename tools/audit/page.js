@@ -12,7 +12,7 @@ const decide = (article, number) => {
   const { clip, sha256 } = data.suspects[number];
   const index = Number(article.querySelector("select").value);
   const typed = article.querySelector(".new").value.trim();
-  const label = action !== "change" ? "" : index >= 0 ? data.labels[index] : typed;
+  const label = action !== "change" ? "" : index >= 0 ? data.labels[index] : index === -1 ? typed : "";
   if (action === "change" && !label) return null;
   const isNew = action === "change" && !data.labels.includes(label);
   return { clip, action: isNew ? "new" : action, label, sha256, note: article.querySelector(".note").value.trim() };

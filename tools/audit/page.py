@@ -8,12 +8,12 @@ from typing import Any
 import jinja2
 import pandas as pd
 from markupsafe import Markup
-from ruamel.yaml import YAML
 from tqdm import tqdm
 
 from stages.common.audio import load_audio
 from stages.common.clip_tables import match_names
 from stages.common.names import show_with_spaces
+from stages.common.params import read_file
 from stages.common.paths import PARAMS, RAW
 from stages.common.tables import require_intact
 from stages.download.dataset.corrections import Correction, read_corrections
@@ -31,8 +31,9 @@ def read_decisions(clips: pd.DataFrame) -> list[Correction]:
     Args:
         clips: columns clip and label. The decisions get their names.
     """
-    params: Any = YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8")) if PARAMS.is_file() else {}
-    path = params.get("download", {}).get("dataset", {}).get("corrections")
+    path: Any = read_file() if PARAMS.is_file() else None
+    for key in ("download", "dataset", "corrections"):
+        path = path.get(key) if isinstance(path, dict) else None
     if path is None and not CORRECTIONS.is_file():
         return []
     decided = read_corrections(str(path or CORRECTIONS))

@@ -103,7 +103,8 @@ def read_label_table(file: Path, path: str, folder: str = "") -> Table:
         text = read_text(f"{KEY}.table", str(file))
         headers = read_headers(text)
         separator = max(headers, key=lambda separator: len(headers[separator]))
-        header, rows = headers[separator], read_rows(text, separator, f"{KEY}.table", path)
+        header = headers[separator]
+        rows = read_rows(text, separator, f"{KEY}.table", path) if header else []
     if len(header) < 2 or not rows:
         raise UserError(f"{path} has no rows with a file and a label", key=f"{KEY}.table")
     return Table(path, folder, header, [row + [""] * (len(header) - len(row)) for row in rows])

@@ -40,15 +40,15 @@ def find_labels(root: Path, paths: list[str], table: str | None, columns: Column
         UserError: the table is missing or has no such columns, or a clip has several labels.
     """
     files = Files(root, [path for path in paths if is_clip(path)])
-    tables = [_open_table(root, table)] if table is not None else _find_metadata(root, paths)
     listed = []
-    for one in tables:
+    for path, folder in [(table, "")] if table is not None else _find_metadata(paths):
         try:
+            one = read_label_table(root / path, path, folder) if table is None else _open_table(root, path)
             listed.append((one, select_columns(one, files, columns)))
         except UserError as error:
             if table is not None or any(columns):
                 raise
-            print(f"{one.path} is not used for the labels: {error.message}")
+            print(f"{path} is not used for the labels: {error.message}")
     if listed:
         return _label_by_tables(listed, files, paths)
     return _label_by_splits(paths) or Labelling(None, read_lists(root, paths), {}, [], [])
@@ -74,14 +74,14 @@ def _open_table(root: Path, table: str) -> Table:
     return read_label_table(file, table, folder.strip("."))
 
 
-def _find_metadata(root: Path, paths: list[str]) -> list[Table]:
-    """Read the metadata at the top and in the folders of splits, one file for each folder."""
+def _find_metadata(paths: list[str]) -> list[tuple[str, str]]:
+    """Return path and folder of the metadata at the top and in the folders of splits, one file for each folder."""
     found: dict[str, str] = {}
     for path in paths:
         folder, _, name = path.rpartition("/")
         if name in METADATA and (not folder or name_split(folder)):
             found[folder] = min(found.get(folder, path), path, key=lambda path: METADATA.index(path.rpartition("/")[2]))
-    return [read_label_table(root / path, path, folder) for folder, path in found.items()]
+    return [(path, folder) for folder, path in found.items()]
 
 
 def _label_by_tables(listed: list[tuple[Table, list[Row]]], files: Files, paths: list[str]) -> Labelling:

@@ -70,8 +70,9 @@ def test_metadata_of_audiofolder_is_found(root: Path) -> None:
     assert found.splits == {"train/a.wav": "train", "train/b/c.wav": "train", "test/a.wav": "test"}
 
 
-def test_metadata_without_labels_leaves_the_folders(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(root, "a/1.wav b/2.wav", metadata="file_name,transcription\na/1.wav,hello\nb/2.wav,hello\n")
+@pytest.mark.parametrize("table", ["file_name,transcription\na/1.wav,hello\nb/2.wav,hello\n", "", "note\nx\n"])
+def test_metadata_without_labels_leaves_the_folders(root: Path, table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write(root, "a/1.wav b/2.wav", metadata=table)
     assert find(root).labels is None
     assert "metadata.csv is not used for the labels" in capsys.readouterr().out
 
