@@ -47,10 +47,14 @@ class Augment(Section):
     )
     polarity: bool = Field(False, description="Change the sign of half of the windows.")
     time_shift: Number = Field(
-        0.0, ge=0, le=1, description="Shift by up to this share of the window; its end comes first then."
+        0.0,
+        ge=0,
+        le=1,
+        description="Shift by up to this share of the window; what leaves at one end comes in at the other.",
     )
     gain: Span | None = Field(
-        None, description="Lowest and highest gain in dB, e.g. [-6, 6]; without do_normalize only, which undoes it."
+        None,
+        description="Lowest and highest gain in dB, e.g. [-6, 6]; refused if the feature extractor normalises (do_normalize).",
     )
     noise: Span | None = Field(
         None, description="Lowest and highest ratio of the signal to added white noise, in dB, e.g. [10, 40]."
@@ -126,7 +130,7 @@ class TrainParams(Section):
         None, description="Masks for training (SpecAugment), e.g. {mask_time_prob: 0.05}; null: the base model's."
     )
     select_by: Metric = Field(
-        "accuracy", description="Metric that selects the best epoch; of several epochs, the one with the lowest loss."
+        "accuracy", description="Metric that selects the best epoch; among equals, the lowest loss."
     )
     average_epochs: int | None = Field(
         None, ge=2, description="Also average the weights after each of the last epochs, and keep the better; null: no."
@@ -218,7 +222,7 @@ class TrainParams(Section):
         if self.precision == "fp16" and not has_nvidia_gpu():
             yield UserError("fp16 needs a GPU; set auto or fp32", key="train.precision")
         if self.lora and find_spec("peft") is None:
-            message = "peft is not installed; pip install --constraint constraints.txt .[lora]"
+            message = "peft is not installed; pip install --constraint constraints.txt --editable '.[lora]'"
             yield UserError(message, key="train.lora")
         for tracker in self.report_to:
             spec = find_spec(tracker)

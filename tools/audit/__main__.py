@@ -1,15 +1,16 @@
 """Find labels that are probably wrong: a ranked list, and a page to listen and to keep, change or drop each.
 
 Each clip is judged by a model that was trained without it: a logistic regression on the spectrum, cross-validated here,
-or the fine-tuned models of a cross-validation, by their predictions of the test clips. No group of data/splits.csv is
-in two folds. The page needs no server and has the recordings in it. It saves the decisions as a table of corrections,
+or the fine-tuned models of a cross-validation, by their predictions of the test clips. The folds of
+the regression keep each group of data/splits.csv together. The page needs no server and has the recordings in it. It saves the decisions as a table of corrections,
 for data/labels/, which download reads:
 
     download:
       dataset:
         corrections: data/labels/corrections.csv
 
-Reads   data/raw/, data/splits.csv; metrics/predictions.csv of the experiments; the table of corrections
+Reads   params.yaml; data/raw/; data/splits.csv; with --base data/encoded/ and models/base/; with --crossval
+        metrics/predictions.csv of the experiments; the table of corrections
 Writes  audit/suspects.csv: clip, label, suggested, score, reason; audit/audit.html
 Run     python -m tools.audit; python -m tools.audit --crossval; python -m tools.audit EXPERIMENT ...
 """
@@ -49,7 +50,9 @@ def main() -> None:
     try:
         import cleanlab  # noqa: F401
     except ImportError:
-        raise UserError("cleanlab is not installed; run pip install -e '.[audit]'") from None
+        raise UserError(
+            "cleanlab is not installed; pip install --constraint constraints.txt --editable '.[audit]'"
+        ) from None
     import numpy as np
     import pandas as pd
 
