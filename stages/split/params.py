@@ -19,7 +19,8 @@ class SplitParams(Section):
 
     method: str = Field(
         "stratified",
-        description="random, stratified (by label), grouped (no group in two splits) or published (a list, or the data set's).",
+        description="random, stratified (by label), grouped (no group in two splits) or published (a list, or that of "
+        "the data set).",
         json_schema_extra={"enum": list[JsonValue](METHOD_NAMES)},
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Another seed gives another split.")

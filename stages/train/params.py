@@ -47,14 +47,11 @@ class Augment(Section):
     )
     polarity: bool = Field(False, description="Change the sign of half of the windows.")
     time_shift: Number = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Shift by up to this share of the window; what leaves at one end comes in at the other.",
+        0.0, ge=0, le=1, description="Shift by up to this share of the window; its end comes in at its start."
     )
     gain: Span | None = Field(
         None,
-        description="Lowest and highest gain in dB, e.g. [-6, 6]; refused if the feature extractor normalises (do_normalize).",
+        description="Lowest and highest gain in dB, e.g. [-6, 6]; not with do_normalize, which undoes it.",
     )
     noise: Span | None = Field(
         None, description="Lowest and highest ratio of the signal to added white noise, in dB, e.g. [10, 40]."

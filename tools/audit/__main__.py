@@ -2,8 +2,8 @@
 
 Each clip is judged by a model that was trained without it: a logistic regression on the spectrum, cross-validated here,
 or the fine-tuned models of a cross-validation, by their predictions of the test clips. The folds of
-the regression keep each group of data/splits.csv together. The page needs no server and has the recordings in it. It saves the decisions as a table of corrections,
-for data/labels/, which download reads:
+the regression keep each group of data/splits.csv together. The page needs no server and has the recordings in it. It
+saves the decisions as a table of corrections, for data/labels/, which download reads:
 
     download:
       dataset:
