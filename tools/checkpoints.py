@@ -27,15 +27,17 @@ def describe(folder: Path) -> str:
     return f"{folder}: {work}, {size:.0f} MB, {when}"
 
 
-def is_used(folder: Path) -> bool:
-    """Return whether a run in progress uses the folder."""
+def clear_unused(folder: Path, clear: bool) -> str:
+    """Remove a folder if asked and if no run in progress uses it; return what was done."""
     lock = lock_of(folder)
     try:
         with lock.acquire(timeout=0):
+            if clear:
+                shutil.rmtree(folder)
             Path(lock.lock_file).unlink(missing_ok=True)
-            return False
+            return ": removed" if clear else ""
     except filelock.Timeout:
-        return True
+        return ": in use"
 
 
 def main() -> None:
@@ -45,10 +47,8 @@ def main() -> None:
     clear = parser.parse_args().clear
     folders = sorted(folder for kind in (CHECKPOINTS, SHARDS) for folder in kind.top().glob("*") if folder.is_dir())
     for folder in folders:
-        used = is_used(folder)
-        print(describe(folder) + (": in use" if used else ": removed" if clear else ""))
-        if clear and not used:
-            shutil.rmtree(folder)
+        line = describe(folder)
+        print(line + clear_unused(folder, clear))
     if not folders:
         print("nothing is kept: no training or encoding was interrupted")
 

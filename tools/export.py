@@ -98,13 +98,15 @@ def classify_clips(models: dict[str, Path], clips: list[Clip], threads: int | No
 
     loaded = [load_model(model, "fp32", threads) for model in models.values()]
     has_segments = read_training(next(iter(models.values()))).get("segments", False)
-    seconds = np.zeros(len(loaded))
+    seconds, n_windows = np.zeros(len(loaded)), 0
 
     def run_all(inputs: np.ndarray) -> np.ndarray:
         """Return the logits of all models: float64 (windows, models, labels)."""
         if not seconds.any():  # the first run takes longer
             for classifier in loaded:
                 classifier.run(inputs)
+        nonlocal n_windows
+        n_windows += len(inputs)
         logits = []
         for number, classifier in enumerate(loaded):
             start = time.perf_counter()
@@ -123,6 +125,8 @@ def classify_clips(models: dict[str, Path], clips: list[Clip], threads: int | No
             found[recording.file] = recording.mean if has_segments else recording.probabilities[0]
             bar.update()
     best = np.stack([found[file].argmax(axis=-1) for file in files], axis=1)
+    if not has_segments:  # the other windows of a longer clip are classified, but not used
+        seconds *= len(clips) / n_windows
     return np.array(together.labels)[best], seconds
 
 

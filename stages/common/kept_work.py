@@ -69,6 +69,7 @@ def open_run(kind: Kind, run: dict[str, Any]) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(dir=top, prefix=f"{folder.name}-"))
         lock = lock_of(folder)
         lock.acquire()
+    folder.mkdir(exist_ok=True)  # a run that ended in between removed it
     try:
         seconds = count_seconds(folder) if kind.has_work(folder) else 0.0
         earlier_seconds.append(seconds)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from stages.common.device import find_device
+from stages.common.device import describe_device, is_bf16_chosen
 from stages.common.inputs import find_entry
 from stages.common.kept_work import Kind, describe_inputs
 from stages.common.paths import CLIPS, DATASET_SOURCE, RAW
@@ -33,7 +33,8 @@ def describe_run(params: ResampleEncodeParams, address: str | None) -> dict[str,
     raw = [CLIPS.as_posix(), DATASET_SOURCE.as_posix()] if deps else []
     run = describe_inputs(entry | {"deps": deps + raw}, ["resample_encode.workers"], LIBRARIES)
     if run and params.cache != "input":
-        run |= {"device": find_device(), "instructions": torch.backends.cpu.get_cpu_capability(), "cluster": address}
+        run |= {"device": describe_device(), "bf16": is_bf16_chosen(params.precision), "cluster": address}
+        run |= {"instructions": torch.backends.cpu.get_cpu_capability()}
     return run
 
 

@@ -13,6 +13,7 @@ Run     python -m stages.train; to watch, tensorboard --logdir metrics
 from stages.common import interrupts  # first, so that Ctrl-C is handled while the rest is imported
 
 # isort: split
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,6 @@ def main() -> None:
         raise conflict
     launcher = ranks.choose_launcher(params.processes, params.threads)
     make_deterministic(params.seed, params.threads)
-
     warn_of_low_learning_rate(read_json(BASE_SOURCE) if BASE_SOURCE.is_file() else {}, params.learning_rate)
 
     def train(micro_batch: int) -> dict[str, Any]:
@@ -82,25 +82,25 @@ def main() -> None:
             steps = params.gradient_accumulation_steps * params.batch_size // micro_batch
             print(f"gradient accumulation steps: {steps}", flush=True)
         precision = training.choose_precision(params.precision)
-        run = checkpoints.describe_run(micro_batch, launcher.processes, launcher.device, precision)
-        with open_run(checkpoints.CHECKPOINTS, run) as kept:
-            opened.append(kept)
-            folders = training.Folders(folder, metrics, runs, kept)
-            folders.clear()
-            best = launcher.run(training.train_model, (params, micro_batch, folders))
+        run = checkpoints.describe_run(micro_batch, launcher.processes, launcher.device, precision, bool(params.lora))
+        opened.append(in_use.enter_context(open_run(checkpoints.CHECKPOINTS, run)))
+        folders = training.Folders(folder, metrics, runs, opened[-1])
+        folders.clear()
+        best = launcher.run(training.train_model, (params, micro_batch, folders))
         if number := interrupts.find_request():  # it came after the last step
             interrupts.end(number, ranks.GO_ON)
         return best
 
     opened: list[Path] = []
-    with atomic_outputs(FINETUNED, EPOCHS, RUNS) as [folder, metrics, runs]:
-        fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"
-        best = with_smaller_batches(train, params.batch_size, "train.batch_size", fix, divide=True)
-        encoded.extractor.save_pretrained(folder)
-        selected_on = training.selection_split(encoded.drop_background(splits))
-        content = describe_training(params, selected_on, best) | {"resample_encode": encoded.settings}
-        write_json(folder / TRAINING.name, content)
-    checkpoints.remove(opened)
+    with ExitStack() as in_use:  # until the checkpoints are removed, no other run goes on from them
+        with atomic_outputs(FINETUNED, EPOCHS, RUNS) as [folder, metrics, runs]:
+            fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"
+            best = with_smaller_batches(train, params.batch_size, "train.batch_size", fix, divide=True)
+            encoded.extractor.save_pretrained(folder)
+            selected_on = training.selection_split(encoded.drop_background(splits))
+            content = describe_training(params, selected_on, best) | {"resample_encode": encoded.settings}
+            write_json(folder / TRAINING.name, content)
+        checkpoints.remove(opened)
     print(f"{FINETUNED}: {summarize(params, selected_on, best)}")
 
 

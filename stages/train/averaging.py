@@ -19,6 +19,8 @@ class WeightAverage(TrainerCallback):
 
     def __init__(self, model: torch.nn.Module, epochs: int, epoch_steps: int) -> None:
         self.epochs, self.epoch_steps = epochs, epoch_steps
+        self.buffers = dict(model.named_buffers())
+        self.measured: dict[str, torch.Tensor] = {}
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.means: dict[str, torch.Tensor] = {}
         self.count = 0
@@ -46,15 +48,18 @@ class WeightAverage(TrainerCallback):
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Give the model the means."""
+        """Give the model the means, and the buffers with which they were measured, if they were."""
         for name, mean in self.means.items():
             self.weights[name].copy_(mean)
+        for name, buffer in self.measured.items():  # of batch normalisation
+            self.buffers[name].copy_(buffer)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Give the model the means inside the block."""
         before = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self.apply()
+        self.measured = {name: buffer.detach().clone() for name, buffer in self.buffers.items()}
         try:
             yield
         finally:

@@ -25,10 +25,11 @@ STATE = "trainer_state.json"
 WEIGHTS = "pytorch_model.bin"  # where the Trainer looks for weights
 
 
-def describe_run(micro_batch: int, processes: int, device: str, precision: str) -> dict[str, Any]:
+def describe_run(micro_batch: int, processes: int, device: str, precision: str, lora: bool = False) -> dict[str, Any]:
     """Return what decides the result of a training: values by name. Empty if dvc.yaml does not list the inputs."""
     ignored = [f"train.{key}" for key in (*WITHOUT_EFFECT, "eval_batch_size")]
-    inputs = describe_inputs(find_entry("train"), ignored, ("accelerate", "numpy", "torch", "transformers"))
+    libraries = ["accelerate", "numpy", "scikit-learn", "torch", "transformers", *(["peft"] if lora else [])]
+    inputs = describe_inputs(find_entry("train"), ignored, libraries)
     found: dict[str, Any] = {
         "device": device,
         "instructions": torch.backends.cpu.get_cpu_capability(),

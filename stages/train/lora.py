@@ -30,6 +30,11 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> None:
             f"a {kind} model has no layer {unknown[0]} that can be adapted; there are {', '.join(sorted(names))}",
             key="train.lora.target_modules",
         )
+    if not wanted:
+        raise UserError(
+            f"a {kind} model has no layers with the usual names; name some of {', '.join(sorted(names))}",
+            key="train.lora.target_modules",
+        )
     config = LoraConfig(r=lora.r, lora_alpha=lora.lora_alpha, lora_dropout=lora.lora_dropout, target_modules=wanted)
     base.requires_grad_(False)
     if hasattr(model, "freeze_feature_encoder"):

@@ -8,10 +8,13 @@ from resample_encode.test_resample_encode import WAVEFORM
 from train.test_checkpoints import start
 from transformers import HubertConfig
 
+from stages.common.params import load_params
 from stages.common.paths import BASE, ENCODED, RAW
 from stages.download.__main__ import download_dataset
 from stages.resample_encode.__main__ import main
 from stages.resample_encode.encoder import Encoder
+from stages.resample_encode.kept_shards import describe_run
+from stages.resample_encode.params import ResampleEncodeParams
 
 KEPT = Path(".dvc/tmp/encoded")
 CLIPS = 600  # three shards
@@ -106,3 +109,15 @@ def test_changed_or_damaged_inputs_of_shards(expected: dict[str, str], capsys: p
     assert "goes on" not in capsys.readouterr().out
     assert digests(ENCODED) == expected
     assert not list(KEPT.iterdir())
+
+
+def test_precision_of_the_device_decides(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With auto, another machine may compute the cached part in bf16."""
+    set_params(workspace, {"resample_encode.cache": "base", "resample_encode.precision": "auto"})
+    params = load_params("resample_encode", ResampleEncodeParams)
+    runs = []
+    for found in (True, False):
+        monkeypatch.setattr("stages.common.device.has_bf16", lambda found=found: found)
+        runs.append(describe_run(params, None))
+    assert runs[0]
+    assert runs[0] != runs[1]

@@ -41,3 +41,18 @@ def test_goes_on_from_a_checkpoint(step: int) -> None:
     train(model, again, range(step + 1, 21))
     again.apply()
     assert model.weight.tolist() == [[16, 16]]  # type: ignore[union-attr]
+
+
+def test_mean_keeps_the_buffers_that_were_measured() -> None:
+    """The running means of batch normalisation are no weights, but decide what the model predicts."""
+    model = torch.nn.BatchNorm1d(2)
+    average = WeightAverage(model, epochs=3, epoch_steps=4)
+    train(model, average, range(1, 21))
+    model(torch.randn(8, 2))
+    sample = torch.randn(3, 2)
+    with average.applied():
+        measured = model.eval()(sample)
+    assert model.running_mean is not None
+    model.running_mean.zero_()  # the best epoch is loaded
+    average.apply()
+    torch.testing.assert_close(model(sample), measured)

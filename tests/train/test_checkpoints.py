@@ -14,12 +14,13 @@ import psutil
 import pytest
 import torch
 from fakes.fork_server import make_python
+from filelock import Timeout
 from helpers import digests, set_params, user_error
 
 from stages.common.errors import UserError
-from stages.common.kept_work import open_run
+from stages.common.kept_work import lock_of, open_run
 from stages.common.paths import EPOCHS, FINETUNED, RUNS
-from stages.train.__main__ import main
+from stages.train.__main__ import describe_training, main
 from stages.train.checkpoints import CHECKPOINTS as KIND
 from stages.train.checkpoints import Writer, describe_run, find_last, loading
 
@@ -93,6 +94,25 @@ def test_killed_training_gives_same_bytes(expected: dict[str, str], capsys: pyte
     main()
     assert "goes on after step " in capsys.readouterr().out
     assert results() == expected
+    assert not list(CHECKPOINTS.iterdir())
+
+
+@pytest.mark.slow
+def test_checkpoints_are_in_use_until_they_are_removed(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run with the same key must not go on from them while the model is saved."""
+    locked = []
+
+    def describe(*arguments: Any) -> dict[str, Any]:
+        [folder] = CHECKPOINTS.glob("*/")
+        with pytest.raises(Timeout):
+            lock_of(folder).acquire(timeout=0)
+        locked.append(folder)
+        return describe_training(*arguments)
+
+    monkeypatch.setattr("stages.train.__main__.describe_training", describe)
+    set_params(copied, PARAMS)
+    main()
+    assert locked
     assert not list(CHECKPOINTS.iterdir())
 
 

@@ -5,9 +5,15 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from helpers import ARCHITECTURES, change_config, finetuned_weights, set_params, user_error, write_tiny_model
+from helpers import ARCHITECTURES, TINY, change_config, finetuned_weights, set_params, user_error, write_tiny_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForAudioClassification, PreTrainedModel, pipeline
+from transformers import (
+    AutoModelForAudioClassification,
+    PreTrainedModel,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2ConformerModel,
+    pipeline,
+)
 
 from stages.common.audio import load_audio
 from stages.common.paths import BASE, FINETUNED, PREDICTIONS, RAW
@@ -183,6 +189,16 @@ def test_layers_without_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     error = user_error(lambda: build(BASE, lora={"target_modules": names}))
     assert error.key == "train.lora.target_modules"
     assert "intermediate_dense" in str(error)
+
+
+def test_lora_needs_names_for_other_architectures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = TINY["download.model.config"]
+    Wav2Vec2ConformerModel(Wav2Vec2ConformerConfig(**sizes)).save_pretrained(BASE)
+    error = user_error(lambda: build(BASE, lora={}))
+    assert error.key == "train.lora.target_modules"
+    assert "linear_q" in str(error)
+    assert any("lora_A" in name for name, _ in build(BASE, lora={"target_modules": ["linear_q"]}).named_parameters())
 
 
 @pytest.mark.parametrize("architecture", OTHER_ARCHITECTURES)

@@ -45,14 +45,17 @@ def require_fit(folder: Path, changes: dict[str, Any]) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        _, loaded = AutoModel.from_pretrained(
+        model, loaded = AutoModel.from_pretrained(
             folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, trust_remote_code=False
         )
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError) as error:
         raise UserError(f"no model can be made of it: {' '.join(str(error).split())[:300]}", key=KEY) from None
+    parts = {name.partition(".")[0] for name in model.state_dict()}
+    prefix = f"{model.base_model_prefix}."  # in checkpoints with a head, whose weights are never used
+    unused = {key for key in loaded["unexpected_keys"] if key.removeprefix(prefix).partition(".")[0] in parts}
     kinds = {
         "missing from the checkpoint": loaded["missing_keys"],
-        "not used": loaded["unexpected_keys"],
+        "not used": unused,
         "of another shape": {key for key, *_ in loaded["mismatched_keys"]},
     }
     for kind, keys in kinds.items():

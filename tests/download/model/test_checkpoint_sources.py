@@ -13,6 +13,7 @@ from transformers import (
     BertConfig,
     BertModel,
     HubertConfig,
+    HubertForSequenceClassification,
     HubertModel,
     Wav2Vec2FeatureExtractor,
 )
@@ -121,6 +122,20 @@ def test_weights_that_do_not_fit_a_changed_config(
     error = user_error(download_model)
     assert error.key == key
     assert message in str(error)
+
+
+@pytest.mark.slow
+def test_head_of_a_checkpoint_is_left_out(workspace: Path) -> None:
+    """It is not used without changed keys, either."""
+    config = HubertConfig(num_labels=3, **TINY["download.model.config"])
+    HubertForSequenceClassification(config).save_pretrained("classifier")
+    Wav2Vec2FeatureExtractor().save_pretrained("classifier")
+    source = {"source": "folder", "path": "classifier"}
+    set_params(workspace, {"download.model": source | {"config": {"hidden_dropout": 0.3}}})
+    download_model()
+    assert read_json(Path("models/base/config.json"))["hidden_dropout"] == 0.3
+    set_params(workspace, {"download.model": source | {"config": {"num_hidden_layers": 0}}})
+    assert "weights are not used (first: " in str(user_error(download_model))
 
 
 def test_random_weights_of_a_folder_are_noted(checkpoint_folder: Path) -> None:
