@@ -15,7 +15,7 @@ from helpers import git, set_params, user_error
 from stages.common.tables import read_table
 from stages.download.__main__ import download_dataset
 from tools.audit import __main__ as audit
-from tools.audit import probabilities, suspects
+from tools.audit import page, probabilities, suspects
 from tools.audit.probabilities import OutOfFold
 
 RunTool = Callable[..., str]
@@ -49,7 +49,8 @@ def test_audit_from_clips_to_corrections(music: Path, run_tool: RunTool) -> None
         assert "perhaps =b <" in first.text
         save = chromium.find_element("id", "save")
         assert not save.is_enabled()
-        first.find_element("css selector", "input[value=change]").click()
+        first.find_element("css selector", "option[value='-1']").click()
+        first.find_element("css selector", ".new").send_keys("=B  <")  # the label =b <
         second.find_element("css selector", "input[value=drop]").click()
         second.find_element("css selector", ".note").send_keys('not "music"')
         chromium.refresh()
@@ -72,6 +73,16 @@ def test_audit_from_clips_to_corrections(music: Path, run_tool: RunTool) -> None
     assert "decided before: 2" in run_tool(audit, "--folds", "3", "--page-clips", "1")
     assert listed["clip"][0] not in set(read_table(SUSPECTS)["clip"])
     assert 'not \\"music\\"' in (music / "audit/audit.html").read_text()
+
+
+def test_decisions_of_another_table(workspace: Path) -> None:
+    (workspace / "mine.csv").write_text("clip,action,label\n7,drop,\nA.wav,keep,\n")
+    set_params(workspace, {"download.dataset.corrections": "mine.csv"})
+    clips = pd.DataFrame({"clip": ["007", "a"], "label": ["x", "y"], "path": "", "sha256": ""})
+    decided = page.read_decisions(clips)
+    assert [one.clip for one in decided] == ["7", "a"]  # 7 is dropped, and 007 is another clip
+    page.write_page(workspace / "audit.html", [], clips, decided)
+    assert "move it to <code>mine.csv</code>" in (workspace / "audit.html").read_text()
 
 
 def test_groups_stay_in_one_fold() -> None:

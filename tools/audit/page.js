@@ -6,12 +6,19 @@ const FIELDS = ["clip", "action", "label", "sha256", "note"];
 // What a spreadsheet would run as a formula gets an apostrophe, as in the tables of the stages.
 const quote = (text) => `"${(/^'*[=+\-@\t\r]/.test(text) ? "'" + text : text).replaceAll('"', '""')}"`;
 
+// What all spellings of a label share, as stages/common/spelling.py has it.
+const fold = (text) => text.replace(/[\p{Cf}\ufe0e\ufe0f]/gu, "").normalize("NFKC").toLowerCase().normalize("NFKC")
+  .trim().replace(/\s+/g, " ");
+
+const findLabel = (typed) => data.labels.includes(typed) || data.keep
+  ? typed : data.labels.find((label) => fold(label) === fold(typed)) ?? typed;
+
 const decide = (article, number) => {
   const action = article.querySelector("input[type=radio]:checked")?.value;
   if (!action) return null;
   const { clip, sha256 } = data.suspects[number];
   const index = Number(article.querySelector("select").value);
-  const typed = article.querySelector(".new").value.trim();
+  const typed = findLabel(article.querySelector(".new").value.trim());
   const label = action !== "change" ? "" : index >= 0 ? data.labels[index] : index === -1 ? typed : "";
   if (action === "change" && !label) return null;
   const isNew = action === "change" && !data.labels.includes(label);

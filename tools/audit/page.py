@@ -25,20 +25,27 @@ CLIP_SECONDS = 12.0  # of each clip, from its start
 HERE = Path(__file__).parent
 
 
+def read_dataset() -> dict[str, Any]:
+    """Return the section download.dataset of params.yaml; empty if there is none."""
+    section: Any = read_file() if PARAMS.is_file() else None
+    for key in ("download", "dataset"):
+        section = section.get(key) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) else {}
+
+
 def read_decisions(clips: pd.DataFrame) -> list[Correction]:
     """Read the corrections that params.yaml names, else those of CORRECTIONS; none if there is no file.
 
     Args:
-        clips: columns clip and label. The decisions get their names.
+        clips: columns clip and label. The decisions get their names, except those that drop a clip: it may be gone, and
+            another clip may have a similar name.
     """
-    path: Any = read_file() if PARAMS.is_file() else None
-    for key in ("download", "dataset", "corrections"):
-        path = path.get(key) if isinstance(path, dict) else None
+    path = read_dataset().get("corrections")
     if path is None and not CORRECTIONS.is_file():
         return []
     decided = read_corrections(str(path or CORRECTIONS))
     names = match_names([one.clip for one in decided], dict(zip(clips["clip"], clips["label"])))
-    return [one._replace(clip=names.get(one.clip, one.clip)) for one in decided]
+    return [one if one.action == "drop" else one._replace(clip=names.get(one.clip, one.clip)) for one in decided]
 
 
 def write_page(file: Path, suspects: list[Suspect], clips: pd.DataFrame, decided: list[Correction]) -> None:
@@ -47,7 +54,7 @@ def write_page(file: Path, suspects: list[Suspect], clips: pd.DataFrame, decided
     Args:
         clips: the content of clips.csv. decided: earlier decisions, which the saved table has, too.
     """
-    rows = clips.set_index("clip")
+    rows, dataset = clips.set_index("clip"), read_dataset()
     paths, sums = rows["path"].to_dict(), rows["sha256"].to_dict()
     listed = [one._asdict() | {"sha256": sums[one.clip]} for one in suspects]
     script = (HERE / "page.js").read_text(encoding="utf-8")
@@ -62,6 +69,7 @@ def write_page(file: Path, suspects: list[Suspect], clips: pd.DataFrame, decided
     data = {
         "suspects": listed,
         "labels": sorted(set(clips["label"])),
+        "keep": dataset.get("label_spellings") == "keep",  # spellings of a label are several labels
         "decided": [one._asdict() for one in decided],
         "key": hashlib.sha256(repr(listed).encode()).hexdigest(),  # of the choices that the browser keeps
     }
@@ -72,7 +80,7 @@ def write_page(file: Path, suspects: list[Suspect], clips: pd.DataFrame, decided
         show=show_with_spaces,
         script=Markup(script),
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        table=CORRECTIONS.as_posix(),
+        table=str(dataset.get("corrections") or CORRECTIONS.as_posix()),
     )
     file.write_text(page, encoding="utf-8")
 

@@ -8,6 +8,7 @@ from stages.common.clip_tables import list_forms, match_names, read_headers, rea
 from stages.common.errors import UserError
 from stages.common.spelling import fold
 from stages.common.tables import Clip
+from stages.download.dataset.labels import Spellings
 from stages.download.dataset.selection import find_label_fault
 
 KEY = "download.dataset.corrections"
@@ -62,21 +63,27 @@ def read_corrections(path: str) -> list[Correction]:
     return corrections
 
 
-def apply_corrections(raw: Path, clips: list[Clip], path: str, left_out: list[tuple[str, str]]) -> Corrected:
+def apply_corrections(
+    raw: Path, clips: list[Clip], path: str, left_out: list[tuple[str, str]], spellings: Spellings = "refuse"
+) -> Corrected:
     """Change the labels of clips and drop clips, as the table says. A name of a clip does not change.
 
     Args:
         raw: the folder to which the paths of the clips refer; their files are moved or deleted.
         clips: as the data set has them. left_out: (file, reason) of its other files.
+        spellings: keep allows a new label that differs from another only in its spelling.
 
     Raises:
         UserError: the table names an unknown clip or label, or a clip twice, or a recording has changed.
     """
     known = {clip.clip: clip for clip in clips}
     corrections = _match(read_corrections(path), known, path, left_out)
-    labels = {clip.label for clip in clips} | {one.label for one in corrections.values() if one.action == "new"}
+    labels = {clip.label for clip in clips}
+    new = {one.label for one in corrections.values() if one.action == "new"}
     for one in corrections.values():
-        _check_label(one, labels, path)
+        _check_label(one, labels | new, path)
+        if one.action == "new" and one.label not in labels and spellings != "keep":
+            _refuse_spelling(one, labels | new, path)
     corrected, dropped, changed = [], [], 0
     for clip in clips:
         correction = corrections.get(clip.clip)
@@ -136,3 +143,11 @@ def _check_label(correction: Correction, labels: set[str], path: str) -> None:
         raise UserError(message, file=path)
     if correction.action == "new" and ("/" in label or (fault := find_label_fault(label))):
         raise UserError(f"clip {clip}: {'its label has a slash; rename it' if '/' in label else fault}", file=path)
+
+
+def _refuse_spelling(correction: Correction, labels: set[str], path: str) -> None:
+    """Raise UserError if a new label is another spelling of a label, as `unite_labels` judges."""
+    label = correction.label
+    if same := sorted(known for known in labels - {label} if fold(known) == fold(label)):
+        message = f"clip {correction.clip}: the label {label} is not new; did you mean {same[0]}? Write change"
+        raise UserError(message, file=path)

@@ -88,5 +88,8 @@ class FolderClips(ClipSource):
                 if split := known.splits.get(candidate.path):
                     splits[target] = split
         origin = {"source": "folder", "id": root.resolve().name, "licence": self.licence}
-        lost = known.lost | (known.labels or {})
+        labels = known.labels or {}
+        # A file that is left out has the name that the clips of its label got.
+        names = {labels[one.path]: one.label for one in candidates if labels}
+        lost = {path: names.get(label, label.replace("/", "-")) for path, label in (known.lost | labels).items()}
         return Fetched(files, ignored, origin, rejected, splits, lost)

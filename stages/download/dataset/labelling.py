@@ -34,11 +34,14 @@ def find_labels(root: Path, paths: list[str], table: str | None, columns: Column
 
     Args:
         paths: of all files inside the folder, with forward slashes.
-        table: path of the table of labels; None: metadata.csv and the like, where it has files and labels.
+        table: path of the table of labels; None: metadata.csv and the like, where it has files and labels. If the
+            folders have labels, such a file must be as audiofolder wants it, without a fault, or the folders are used.
+        columns: if one is named, there must be a table, and it is used.
 
     Raises:
         UserError: the table is missing or has no such columns, or a clip has several labels.
     """
+    named = [key for key, name in columns._asdict().items() if name is not None]
     files = Files(root, [path for path in paths if is_clip(path)])
     listed = []
     for path, folder in [(table, "")] if table is not None else _find_metadata(paths):
@@ -46,12 +49,15 @@ def find_labels(root: Path, paths: list[str], table: str | None, columns: Column
             one = read_label_table(root / path, path, folder) if table is None else _open_table(root, path)
             listed.append((one, select_columns(one, files, columns)))
         except UserError as error:
-            if table is not None or any(columns):
+            if table is not None or named:
                 raise
             print(f"{path} is not used for the labels: {error.message}")
-    if listed:
+    if listed and (table is not None or named or not _has_folder_labels(paths)):
         return _label_by_tables(listed, files, paths)
-    return _label_by_splits(paths) or Labelling(None, read_lists(root, paths), {}, [], [])
+    if named:
+        raise UserError("no table was found; set table", key=f"{KEY}.{named[0]}_column")
+    found = _try_tables(listed, files, paths) if listed else None
+    return found or _label_by_splits(paths) or Labelling(None, read_lists(root, paths), {}, [], [])
 
 
 def find_table(root: Path, table: str) -> Path:
@@ -82,6 +88,36 @@ def _find_metadata(paths: list[str]) -> list[tuple[str, str]]:
         if name in METADATA and (not folder or name_split(folder)):
             found[folder] = min(found.get(folder, path), path, key=lambda path: METADATA.index(path.rpartition("/")[2]))
     return [(path, folder) for folder, path in found.items()]
+
+
+def _has_folder_labels(paths: list[str]) -> bool:
+    """Return whether the folders give at least two labels. Names of splits do not count."""
+    if placed := _label_by_splits(paths):
+        return len(set((placed.labels or {}).values())) > 1
+    parts = [PurePosixPath(path).parts for path in paths if is_clip(path)]
+    return len({one[0] for one in parts if len(one) == 2 and not name_split(one[0])}) > 1
+
+
+def _try_tables(listed: list[tuple[Table, list[Row]]], files: Files, paths: list[str]) -> Labelling | None:
+    """Label by tables that were found by themselves. None, with a line, if they are not made for this or have a fault.
+
+    Many data sets come with a table that describes clips whose labels are the folders.
+    """
+    fault, found = "", None
+    for table, _ in listed:
+        if "file_name" not in table.header or {"label", "labels"}.isdisjoint(table.header):
+            fault = fault or f"{table.path} lacks the columns file_name and label"
+    if not fault:
+        try:
+            found = _label_by_tables(listed, files, paths)
+            fault = next((f"{file}: {reason}" for file, reason in found.ignored + found.rejected), "")
+        except UserError as error:
+            fault = error.message
+    if not fault:
+        return found
+    names, first = " and ".join(table.path for table, _ in listed), listed[0][0].path
+    print(f"{names}: not used, the folders are the labels ({fault}); download.dataset.table: {first} uses it")
+    return None
 
 
 def _label_by_tables(listed: list[tuple[Table, list[Row]]], files: Files, paths: list[str]) -> Labelling:

@@ -75,14 +75,20 @@ def test_labels_and_split_of_a_table(
     write_clips(workspace / "mine", number=6)
     names = [f"{label}/{label}.{n:05d}.wav" for label in "ab" for n in range(6)]
     table = pd.DataFrame({"file_name": names, "label": ["x/y", "z"] * 6, "split": ["train", "train", "test"] * 4})
-    table.iloc[:-1].to_csv(workspace / "mine/metadata.csv", index=False)
+    table.loc[11] = "b/broken.wav", "x/y", "train"
+    (workspace / "mine/b/broken.wav").touch()
+    table.to_csv(workspace / "mine/metadata.csv", index=False)
     use_folder(workspace / "mine")
-    set_params(workspace, {"split.method": "published", "split.published": None})
+    table_params = {"download.dataset.table": "metadata.csv"}
+    set_params(workspace, table_params | {"split.method": "published", "split.published": None})
     download_dataset()
     clips = read_table(Path("data/raw/clips.csv"))
     assert clips["path"].iloc[:2].tolist() == ["audio/x-y/a.00000.wav", "audio/z/a.00001.wav"]
-    assert "8 train, 0 validation, 3 test; split.method: published uses it" in capsys.readouterr().out
-    assert read_table(Path("data/raw/rejected.csv"))["file"].tolist() == ["b/b.00005.wav", "metadata.csv"]
+    output = capsys.readouterr().out
+    assert "8 train, 0 validation, 3 test; split.method: published uses it" in output
+    assert "has no clip left" not in output
+    rejected = read_table(Path("data/raw/rejected.csv"))["file"]
+    assert rejected.tolist() == ["b/b.00005.wav", "metadata.csv", "b/broken.wav"]
     split_main()
     splits = read_table(Path("data/splits.csv")).set_index("clip")["split"]
     assert splits["a.00002"] == "test"

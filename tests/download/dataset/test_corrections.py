@@ -44,6 +44,13 @@ def test_labels_are_changed_and_clips_dropped(corrections: Path, capsys: pytest.
     assert digests(Path("data/raw")) == first
 
 
+def test_spellings_that_are_kept(corrections: Path, workspace: Path) -> None:
+    corrections.write_text(corrections.read_text() + "a.00000,new,B,,\n")
+    set_params(workspace, {"download.dataset.label_spellings": "keep"})
+    download_dataset()
+    assert read_table(Path("data/raw/clips.csv")).set_index("clip").loc["a.00000", "label"] == "B"
+
+
 def test_label_without_clips_is_an_error(corrections: Path) -> None:
     rows = "".join(f"a.0000{n},change,b,,\n" for n in range(4))
     corrections.write_text(corrections.read_text() + rows)
@@ -57,6 +64,8 @@ def test_label_without_clips_is_an_error(corrections: Path) -> None:
         ("a.00000,delete,,,", "the action of a.00000 is 'delete'; it must be one of keep, change, new, drop"),
         ("a.00000,change,,,", "clip a.00000 has no label to change to"),
         ("a.00000,change,B,,", "no clip has the label B; did you mean b? The action new"),
+        ("a.00000,new,B,,", "the label B is not new; did you mean b? Write change"),
+        ("a.00000,new,c d,,\nb.00000,new,C  D,,", "the label c d is not new; did you mean C  D? Write change"),
         ("a.00000,new,../x,,", "its label has a slash"),
         ("a.00000,new,..,,", "begins with a dot"),
         ("a.00000,new,prediction,,", "label prediction is the name of a column"),

@@ -78,6 +78,43 @@ def test_metadata_without_labels_leaves_the_folders(root: Path, table: str, caps
 
 
 @pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("file_name,tags\na/1.wav,x\nb/2.wav,y\n", "lacks the columns file_name and label"),
+        ("path,label\na/1.wav,x\nb/2.wav,y\n", "lacks the columns file_name and label"),
+        ("file_name,label\na/1.wav,x\n", "b/2.wav: not in metadata.csv"),
+        ("file_name,label\na/1.wav,x\nb/2.wav,y\nb/3.wav,y\n", "b/3.wav: in metadata.csv, but not in the folder"),
+        ("file_name,label\na/1.wav,rock|live\nb/2.wav,y\n", "a/1.wav has several labels"),
+    ],
+)
+def test_folders_come_before_a_table_that_is_found(
+    root: Path, table: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(root, "a/1.wav b/2.wav", metadata=table)
+    found = find(root)
+    assert (found.labels, found.ignored, found.rejected) == (None, [], [])
+    output = capsys.readouterr().out
+    assert "metadata.csv: not used, the folders are the labels" in output
+    assert reason in output
+    assert "download.dataset.table: metadata.csv uses it" in output
+
+
+def test_complete_metadata_comes_before_folders(root: Path) -> None:
+    write(root, "a/1.wav b/2.wav", metadata="file_name,labels,note\na/1.wav,x,\nb/2.wav,y,\n")
+    assert find(root).labels == {"a/1.wav": "x", "b/2.wav": "y"}
+    write(root, "", metadata="file_name,tags\na/1.wav,x\nb/2.wav,y\n")
+    for named in (find(root, "metadata.csv"), find(root, columns=Columns(None, "tags", None))):
+        assert named.labels == {"a/1.wav": "x", "b/2.wav": "y"}
+
+
+def test_columns_without_a_table(root: Path) -> None:
+    write(root, "a/1.wav b/2.wav")
+    error = user_error(lambda: find(root, columns=Columns(None, "genre", "split")))
+    assert error.key == "download.dataset.label_column"
+    assert "no table was found" in str(error)
+
+
+@pytest.mark.parametrize(
     "cell", ["x/1.wav", "x\\1.wav", "./x/1.wav", "1.wav", "1", "clips/x/1.wav", "X/1.WAV", "{root}/x/1.wav"]
 )
 def test_forms_of_a_name(root: Path, cell: str) -> None:
