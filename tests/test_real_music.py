@@ -9,12 +9,12 @@ from helpers import ROOT, dvc, git
 
 from stages.common.tables import read_json
 
-GENRES = ("classical", "metal", "hiphop")
+GENRES = ("classical", "metal")
 
 
 @pytest.fixture
 def folder_preset(workspace: Path, shared: Path) -> Path:
-    """A workspace with the folder preset: three genres, two epochs."""
+    """A workspace with the folder preset: two genres, two epochs."""
     for genre in GENRES:
         (workspace / "clips" / genre).mkdir(parents=True)
         for file in sorted((shared / "data/gtzan-sample" / genre).iterdir()):
@@ -30,13 +30,13 @@ def folder_preset(workspace: Path, shared: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_whisper_learns_three_genres(folder_preset: Path) -> None:
+def test_whisper_learns_two_genres(folder_preset: Path) -> None:
     dvc(folder_preset, "repro")
     clips = pd.read_csv("data/raw/clips.csv")
-    assert len(clips) == 15
+    assert len(clips) == 10
     assert set(clips["sampling_rate"]) == {22_050}
     assert Path("data/raw/rejected.csv").read_text() == "file,reason\n"
     metrics = read_json(Path("metrics/metrics.json"))
-    assert metrics["n_clips"] == 6
+    assert metrics["n_clips"] == 4
     assert metrics["selected_on"] == "test"
-    assert metrics["accuracy"] > 0.5
+    assert metrics["accuracy"] > 0.7

@@ -13,8 +13,6 @@ from stages.common.user_paths import expand_path
 from stages.download.dataset import background
 from stages.download.dataset.clip_source import LABEL_SPELLINGS, ClipSource, Fetched, check_space, target_path
 from stages.download.dataset.folders import copy_clip, has_clips, list_files, measure_clips
-from stages.download.dataset.label_tables import Columns
-from stages.download.dataset.labelling import find_labels, find_table, require_labels
 from stages.download.dataset.labels import Spellings
 from stages.download.dataset.selection import select_clips
 
@@ -44,6 +42,8 @@ class FolderClips(ClipSource):
         try:
             root = self._find_root()
             if self.table is not None:
+                from stages.download.dataset.labelling import find_table  # imports pandas
+
                 find_table(root, self.table)
             if not has_clips(root):
                 yield self._no_audio()
@@ -68,6 +68,9 @@ class FolderClips(ClipSource):
         Raises:
             UserError: there is no such folder, or no audio in it.
         """
+        from stages.download.dataset.label_tables import Columns
+        from stages.download.dataset.labelling import find_labels, require_labels
+
         root = self._find_root()
         listing = list_files(root)
         columns = Columns(self.file_column, self.label_column, self.split_column)

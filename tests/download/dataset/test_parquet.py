@@ -29,7 +29,8 @@ def test_rows_without_label_or_audio(tmp_path: Path) -> None:
     pq.write_table(pa.table({"audio": audio, "genre": [None, "a", "a", "b"]}), tmp_path / "train.parquet")
     rows = list(read_rows(open_data_set(tmp_path, None), "audio", "genre"))
     paths = ["c0.wav", "c1.wav", "a.00002.mp3", "b.00003.flac"]
-    assert rows == list(map(Row, ["", "a", "a", "b"], paths, [b"RIFF", None, None, b"fLaC"]))
+    contents = [b"RIFF", None, None, b"fLaC"]
+    assert rows == [Row(*row, split="train") for row in zip(["", "a", "a", "b"], paths, contents)]
     candidates, ignored, rejected = select_rows(iter(rows), "refuse")
     assert [candidate.position for candidate in candidates] == [3]
     assert not ignored
