@@ -40,7 +40,7 @@ def download_dataset() -> None:
         ignored, rejected = fetched.ignored, fetched.rejected + broken
         splits = {clip.clip: fetched.splits.get(folder / clip.path, "") for clip in clips}
         if params.corrections:
-            spellings = getattr(params, "label_spellings", "refuse")
+            spellings: Any = getattr(params, "label_spellings", "refuse")
             clips, dropped = apply_corrections(folder, clips, params.corrections, ignored + rejected, spellings)
             ignored = ignored + dropped
             fetched.origin["corrections"] = Path(params.corrections).name

@@ -49,7 +49,8 @@ def test_audit_from_clips_to_corrections(music: Path, run_tool: RunTool) -> None
         assert "perhaps =b <" in first.text
         save = chromium.find_element("id", "save")
         assert not save.is_enabled()
-        first.find_element("css selector", "option[value='-1']").click()
+        choose = "arguments[0].value = '-1'; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"
+        chromium.execute_script(choose, first.find_element("css selector", "select"))
         first.find_element("css selector", ".new").send_keys("=B  <")  # the label =b <
         second.find_element("css selector", "input[value=drop]").click()
         second.find_element("css selector", ".note").send_keys('not "music"')
