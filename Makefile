@@ -4,7 +4,7 @@ VENV := .venv
 # pip compiles nothing, which saves a minute; Python must then keep what it compiles.
 IN_VENV := PYTHONDONTWRITEBYTECODE= PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # More processes than cores, because many tests wait for other processes. torch's threads must not spin while they wait for a core.
-PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive pytest -n 4 --dist loadgroup
+PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive pytest -n 4
 
 .PHONY: repro demo verify test test-all test-fast coverage lint presets bench setup help
 
