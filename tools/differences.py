@@ -17,6 +17,8 @@ from stages.common.paths import (
     RAW,
     REPORT,
     RUNS,
+    SELECTION,
+    SELECTION_CLIPS,
     SPLIT_COUNTS,
     SPLITS,
 )
@@ -31,7 +33,7 @@ KINDS = {
     "data": (RAW, SPLITS, SPLIT_COUNTS),
     "base model": (BASE,),
     "encoding": (ENCODED,),
-    "weights": (FINETUNED, EPOCHS, RUNS),
+    "weights": (FINETUNED, EPOCHS, SELECTION, SELECTION_CLIPS, RUNS),
     "metrics": (BASELINES, METRICS, PREDICTIONS, FIGURE, REPORT),
     "other": (),
 }

@@ -71,11 +71,12 @@ def find_file(source: str) -> Path | None:
     return Path(source) if Path(source).is_file() else None
 
 
-def read_predictions(source: str, probabilities: bool = False) -> pd.DataFrame:
+def read_predictions(source: str, probabilities: bool = False, path: Path = PREDICTIONS) -> pd.DataFrame:
     """Read the predictions of a file, a git revision, an experiment or `workspace`.
 
     Args:
         probabilities: read a column for each label, too; strings.
+        path: of the predictions in a revision or an experiment.
 
     Returns:
         Strings label and prediction, indexed by clip.
@@ -85,7 +86,7 @@ def read_predictions(source: str, probabilities: bool = False) -> pd.DataFrame:
     """
     try:
         file = find_file(source)
-        content = file.read_bytes() if file else show(source, str(PREDICTIONS)).encode()
+        content = file.read_bytes() if file else show(source, str(path)).encode()
         table = read_table(io.BytesIO(content)).set_index("clip")
         table = table if probabilities and "prediction" in table else table[["label", "prediction"]]
     except FileNotFoundError:

@@ -174,7 +174,7 @@ def sweep(options: Namespace) -> int:
     """Run the experiments that are not done, and return the number of those that failed."""
     planned = list_experiments(options.set_param)
     check_workspace()
-    with Repo() as repo, _mark(Path(repo.cache.local_cache_dir)) as token:
+    with Repo() as repo, mark(Path(repo.cache.local_cache_dir)) as token:
         source = find_source(repo, options.git_remote, options.remote, token)
         if options.git_remote:
             fetch_experiments(options.git_remote, source.commit)
@@ -196,7 +196,7 @@ def sweep(options: Namespace) -> int:
 
 
 @contextmanager
-def _mark(folder: Path) -> Iterator[str]:
+def mark(folder: Path) -> Iterator[str]:
     """Make a file in a folder, and yield its name."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".sweep-") as file:

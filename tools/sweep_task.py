@@ -1,4 +1,4 @@
-"""Run one experiment of a sweep on a node of a Ray cluster.
+"""Run one experiment of a sweep or a search: on a node of a Ray cluster, or for a search also on this machine.
 
 Ray sends the code of this module to the node, so it imports only the standard library. The node needs git, and the
 packages of the project in the environment in which Ray was started there.
@@ -44,7 +44,24 @@ class Source:
     author: tuple[str, str]
 
 
-def run(source: Source, name: str, overrides: list[str]) -> Iterator[str]:
+@dataclass(frozen=True)
+class Part:
+    """What a search runs of an experiment, and where; the default is all of it, in the folder for temporary files.
+
+    Attributes:
+        target: the last stage to run; None for all.
+        without: paths in git, relative to the project, that the experiment must not have: outputs of later stages.
+        folder: for the clone, on this machine.
+        stop: gets the folder of the project twice a second, and returns True to end the experiment.
+    """
+
+    target: str | None = None
+    without: tuple[str, ...] = ()
+    folder: str | None = None
+    stop: Callable[[Path], bool] | None = None
+
+
+def run(source: Source, name: str, overrides: list[str], part: Part = Part()) -> Iterator[str]:
     """Run and push an experiment. A generator, so that the driver knows when a node has started it.
 
     Args:
@@ -54,14 +71,14 @@ def run(source: Source, name: str, overrides: list[str]) -> Iterator[str]:
         The name of the node; then all output of git and DVC, which starts with "ok" or "failed" and a line break.
     """
     yield socket.gethostname()
-    with tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="sweep-", dir=part.folder, ignore_cleanup_errors=True) as folder:
         log = Path(folder, "log")
-        status = "ok" if _run(source, name, overrides, Path(folder, "project"), log) else "failed"
+        status = "ok" if _run(source, name, overrides, part, Path(folder, "project"), log) else "failed"
         output = log.read_text(encoding="utf-8", errors="replace")
     yield f"{status}\n{output}"
 
 
-def _run(source: Source, name: str, overrides: list[str], clone: Path, log: Path) -> bool:
+def _run(source: Source, name: str, overrides: list[str], part: Part, clone: Path, log: Path) -> bool:
     """Clone the project into a folder, and run and push the experiment there; whether all commands succeeded."""
     environment = _environment(clone)
     project = clone / source.folder
@@ -79,18 +96,21 @@ def _run(source: Source, name: str, overrides: list[str], clone: Path, log: Path
     # With --pull and no remote, DVC fails if the run cache has the result.
     fetch = ["--pull", "--allow-missing"] if source.remote else []
     where = ["--no-cache"] if shared else ["--remote", source.remote or ""]
+    target = [part.target] if part.target else []
+    stop = (lambda: part.stop(project)) if part.stop else None
     commands: list[tuple[list[str], Path]] = [
         (["git", "clone", "--quiet", "--no-checkout", source.url, str(clone)], clone.parent),
         *((["git", "config", key, value], clone) for key, value in who.items()),
         (["git", "checkout", "--quiet", "--detach", source.commit], clone),
         *(([*dvc, "config", "--quiet", "--local", key, value], project) for key, value in settings.items()),
         *([] if source.remote else [([*dvc, "checkout", "--quiet", "--allow-missing"], project)]),
-        ([*dvc, "exp", "run", *fetch, "--name", name, *_set_params(overrides)], project),
+        *([(["git", "rm", "--quiet", "--ignore-unmatch", *part.without], project)] if part.without else []),
+        ([*dvc, "exp", "run", *fetch, "--name", name, *_set_params(overrides), *target], project),
         # A node that was lost after its push has left the same experiment, with another time.
         ([*dvc, "exp", "push", "--quiet", "--force", *where, "origin", name], project),
     ]
     with log.open("wb") as output:
-        return all(_call(command, folder, environment, output.fileno()) == 0 for command, folder in commands)
+        return all(_call(command, folder, environment, output.fileno(), stop) == 0 for command, folder in commands)
 
 
 def _set_params(overrides: list[str]) -> list[str]:
@@ -113,8 +133,13 @@ def _environment(clone: Path) -> dict[str, str]:
     return environment
 
 
-def _call(command: list[str], folder: Path, environment: dict[str, str], output: int) -> int:
-    """Run a command, and return its exit status. If this task is cancelled, end it with all that it started."""
+def _call(
+    command: list[str], folder: Path, environment: dict[str, str], output: int, stop: Callable[[], bool] | None
+) -> int | None:
+    """Run a command, and return its exit status; None if `stop` ended it.
+
+    If this task is cancelled, or stopped, the command ends with all that it started.
+    """
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -131,7 +156,8 @@ def _call(command: list[str], folder: Path, environment: dict[str, str], output:
                 # Ray cancels by an exception, which Python raises only between two instructions.
                 return process.wait(timeout=0.5)
             except subprocess.TimeoutExpired:
-                continue
+                if stop and stop():
+                    return None
     finally:
         if process.poll() is None:
             _end(process)

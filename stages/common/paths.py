@@ -22,6 +22,8 @@ FINETUNED = Path("models/finetuned")
 TRAINING = FINETUNED / "training.json"
 EPOCHS = Path("metrics/train")
 RUNS = Path("metrics/runs")
+SELECTION = Path("metrics/selection.json")
+SELECTION_CLIPS = Path("metrics/selection.csv")
 
 BASELINES = Path("metrics/baselines.json")
 METRICS = Path("metrics/metrics.json")
@@ -33,6 +35,6 @@ ENVIRONMENT = Path("metrics/environment.json")
 PUBLISHED = Path("models/published")
 SPACE = Path("models/space")
 
-IN_GIT = (SPLIT_COUNTS, EPOCHS, METRICS, PREDICTIONS, FIGURE)
+IN_GIT = (SPLIT_COUNTS, EPOCHS, SELECTION, SELECTION_CLIPS, METRICS, PREDICTIONS, FIGURE)
 
 UNRECORDED = Path("unrecorded")

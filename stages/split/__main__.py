@@ -39,7 +39,7 @@ def main() -> None:
     listed = clips["split"].notna().to_numpy()
     splits = clips.loc[listed, ["clip", "label", "split", "group"]]
     counts.check_labels(clips["label"], splits, background)
-    described = params.model_dump(include={"method", "seed"} | ({"folds", "fold"} if params.folds else set()))
+    described = params.model_dump(include={"method", "seed", *params.list_fold_keys()})
     described |= counts.count_splits(splits, table[listed], left_out=int((~listed).sum()))
     with atomic_outputs(SPLITS, SPLIT_COUNTS) as [table_file, counts_file]:
         write_table(table_file, splits)

@@ -79,7 +79,7 @@ def report_few_groups(splits: pd.DataFrame) -> None:
 def report_uneven(totals: dict[str, int], params: SplitParams) -> None:
     """Print a warning if keeping groups together makes a split much larger or smaller than requested."""
     clips = sum(totals.values())
-    for name, share in (("test", params.test_share), ("validation", params.validation_size)):
+    for name, share in (("test", params.test_share), ("validation", params.validation_share)):
         if share and not 0.5 < totals[name] / (share * clips) < 1.5:
             print(
                 f"warning: {name} has {totals[name] / clips:.0%} of the clips, not {share:.0%}, to keep groups together"

@@ -90,19 +90,23 @@ def assign_splits(labels: np.ndarray, groups: np.ndarray, params: "SplitParams")
         UserError: there are too few clips for these shares.
     """
     select, rows = METHODS[params.method], np.arange(len(labels))
+    together = groups if params.method == "grouped" else rows
     split = np.full(len(labels), "train", dtype=object)
     try:
         if params.folds:
-            together = groups if params.method == "grouped" else rows
             split[cut_folds(rows, params.folds, params.seed, labels, together)[params.fold]] = "test"
         else:
             split[select(rows, params.test_size, params.seed, labels, groups)] = "test"
-        if params.validation_size:
-            rest = rows[split == "train"]
+        rest = rows[split == "train"]
+        if params.validation_folds:
+            parts = cut_folds(rest, params.validation_folds, params.seed, labels, together)
+            split[parts[params.validation_fold]] = "validation"
+        elif params.validation_size:
             share = params.validation_size / (1 - params.test_share)
             split[select(rest, share, params.seed, labels, groups)] = "validation"
     except ValueError as error:
         message = " ".join(str(error).split()).rstrip(".")
-        fix = "set split.folds lower" if params.folds else "change the shares"
+        keys = [f"split.{key}" for key in ("folds", "validation_folds") if getattr(params, key)]
+        fix = f"set {' or '.join(keys)} lower" if keys else "change the shares"
         raise UserError(f"{params.method}: {message}; {fix}, or add clips", key="split.method") from None
     return split

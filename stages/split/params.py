@@ -30,6 +30,10 @@ class SplitParams(Section):
     )
     folds: int | None = Field(None, ge=2, description="Number of cross-validation folds; replaces test_size.")
     fold: int = Field(0, ge=0, description="Index of the test fold, from 0.")
+    validation_folds: int | None = Field(
+        None, ge=2, description="Number of folds of the clips that are not in test; replaces validation_size."
+    )
+    validation_fold: int = Field(0, ge=0, description="Index of the validation fold, from 0.")
     groups: dict[str, str] = Field(
         {}, description="Group name, such as artist: CSV file with the columns clip and <group name>."
     )
@@ -44,6 +48,16 @@ class SplitParams(Section):
     def test_share(self) -> float:
         """The test clips' share of all."""
         return 1 / self.folds if self.folds else self.test_size
+
+    @property
+    def validation_share(self) -> float:
+        """The validation clips' share of all."""
+        return (1 - self.test_share) / self.validation_folds if self.validation_folds else self.validation_size
+
+    def list_fold_keys(self) -> list[str]:
+        """Return the keys of the folds that are used."""
+        keys = ["folds", "fold"] if self.folds else []
+        return keys + (["validation_folds", "validation_fold"] if self.validation_folds else [])
 
     @field_validator("method")
     @classmethod
@@ -74,21 +88,29 @@ class SplitParams(Section):
 
     def find_conflicts(self, sections: dict[str, Any]) -> Iterator[UserError]:
         """Check the keys against each other."""
-        if self.method != "published" and self.test_share + self.validation_size >= 1:
+        if self.method != "published" and self.test_share + self.validation_share >= 1:
             yield UserError("test and validation leave nothing to train on", key="split.validation_size")
         for key in ("groups", "name_groups"):
             for name in sorted({"clip", "recording"} & set(getattr(self, key))):
                 yield UserError(f"{name} is reserved; rename the group and its column", key=f"split.{key}")
         for name in sorted(set(self.groups) & set(self.name_groups)):
             yield UserError(f"{name} is also in split.groups; rename one", key="split.name_groups")
-        if self.folds and self.method not in ("stratified", "grouped"):
-            yield UserError(f"needs method stratified or grouped, not {self.method}; set it to null", key="split.folds")
-        if self.folds and self.fold >= self.folds:
-            yield UserError(f"must be below {self.folds}, because the folds are counted from 0", key="split.fold")
-        if self.fold and not self.folds:
-            yield UserError("needs split.folds; set folds too", key="split.fold")
+        yield from self._find_fold_conflicts("folds", self.folds, "fold", self.fold)
+        yield from self._find_fold_conflicts(
+            "validation_folds", self.validation_folds, "validation_fold", self.validation_fold
+        )
         if self.method == "published" and not self.published and not _brings_split(sections):
             yield UserError("needs a CSV file with the columns clip and split", key="split.published")
+
+    def _find_fold_conflicts(self, number: str, folds: int | None, index: str, fold: int) -> Iterator[UserError]:
+        """Check a number of folds and the index of one. number, index: their keys."""
+        if folds and self.method not in ("stratified", "grouped"):
+            message = f"needs method stratified or grouped, not {self.method}; set it to null"
+            yield UserError(message, key=f"split.{number}")
+        if folds and fold >= folds:
+            yield UserError(f"must be below {folds}, because the folds are counted from 0", key=f"split.{index}")
+        if fold and not folds:
+            yield UserError(f"needs split.{number}; set {number} too", key=f"split.{index}")
 
     def find_obstacles(self) -> Iterator[UserError]:
         """Check that the tables exist."""

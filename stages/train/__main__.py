@@ -5,6 +5,8 @@ Reads   params.yaml: train; models/base/; data/encoded/; data/splits.csv (valida
 Writes  models/finetuned/: a checkpoint for `pipeline("audio-classification")`, and training.json with the params it was
         trained with
         metrics/train/: DVCLive, one row per epoch
+        metrics/selection.json: the best epoch and its accuracy on the split that selected it
+        metrics/selection.csv: clip, label, prediction of the clips that selected it
         metrics/runs/: TensorBoard logs
         .dvc/tmp/checkpoints/: checkpoints to go on from, if the stage is killed; removed at its end
 Run     python -m stages.train; to watch, tensorboard --logdir metrics
@@ -20,7 +22,18 @@ from typing import Any
 from stages.common.environment import use_first_gpu
 from stages.common.outputs import atomic_outputs, require_files
 from stages.common.params import load_params
-from stages.common.paths import BASE, BASE_SOURCE, ENCODED, EPOCHS, FINETUNED, RUNS, SPLITS, TRAINING
+from stages.common.paths import (
+    BASE,
+    BASE_SOURCE,
+    ENCODED,
+    EPOCHS,
+    FINETUNED,
+    RUNS,
+    SELECTION,
+    SELECTION_CLIPS,
+    SPLITS,
+    TRAINING,
+)
 from stages.common.stage import run_stage
 from stages.train.params import WITHOUT_EFFECT, TrainParams
 
@@ -50,6 +63,12 @@ def describe_training(params: TrainParams, selected_on: str, best: dict[str, Any
     return content
 
 
+def describe_selection(selected_on: str, best: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of selection.json. Arguments: as for `describe_training`."""
+    accuracy = round(best["eval_accuracy"], 6)
+    return {"selected_on": selected_on, "best_epoch": round(best["epoch"]), "best_epoch_accuracy": accuracy}
+
+
 def summarize(params: TrainParams, selected_on: str, best: dict[str, Any]) -> str:
     """Return which epoch is the best, and its scores, in one line. Arguments: as for `describe_training`."""
     averaged = best.get("averaged_epochs")
@@ -65,7 +84,7 @@ def main() -> None:
     # isort: split
     from stages.common.encoded_clips import open_encoded_clips
     from stages.common.kept_work import open_run
-    from stages.common.tables import read_json, read_table, write_json
+    from stages.common.tables import read_json, read_table, write_json, write_table
     from stages.train import checkpoints, ranks, training
 
     params = load_params("train", TrainParams)
@@ -93,13 +112,16 @@ def main() -> None:
 
     opened: list[Path] = []
     with ExitStack() as in_use:  # until the checkpoints are removed, no other run goes on from them
-        with atomic_outputs(FINETUNED, EPOCHS, RUNS) as [folder, metrics, runs]:
+        outputs = (FINETUNED, EPOCHS, RUNS, SELECTION, SELECTION_CLIPS)
+        with atomic_outputs(*outputs) as [folder, metrics, runs, selection, clips]:
             fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"
             best = with_smaller_batches(train, params.batch_size, "train.batch_size", fix, divide=True)
             encoded.extractor.save_pretrained(folder)
             selected_on = training.selection_split(encoded.drop_background(splits))
             content = describe_training(params, selected_on, best) | {"resample_encode": encoded.settings}
             write_json(folder / TRAINING.name, content)
+            write_json(selection, describe_selection(selected_on, best))
+            write_table(clips, best["predictions"])
         checkpoints.remove(opened)
     print(f"{FINETUNED}: {summarize(params, selected_on, best)}")
 

@@ -29,6 +29,7 @@ from stages.train.lora import merge_lora
 from stages.train.loss import EPOCH, compute_metrics, make_loss
 from stages.train.model import build_model
 from stages.train.params import TrainParams
+from stages.train.selection import predict_selecting
 from stages.train.trainer import ClipTrainer
 
 
@@ -57,7 +58,7 @@ def train_model(params: TrainParams, micro_batch: int, folders: Folders) -> dict
 
     Returns:
         What was measured after the best epoch, e.g. epoch and eval_accuracy; with averaged_epochs, a list of numbers,
-        if the mean of their weights was better.
+        if the mean of their weights was better; and predictions, as `predict_selecting` returns them.
 
     Raises:
         UserError: a window or SpecAugment's masks do not fit the clips.
@@ -68,12 +69,12 @@ def train_model(params: TrainParams, micro_batch: int, folders: Folders) -> dict
     logging.disable_progress_bar()
     encoded, splits = open_encoded_clips(ENCODED), read_table(SPLITS)
     model = build_model(BASE, encoded.labels, params)
-    state = fit(model, params, micro_batch, encoded, splits, folders)
+    state, predictions = fit(model, params, micro_batch, encoded, splits, folders)
     if state.is_world_process_zero:
         if params.lora:
             merge_lora(model)
         model.save_pretrained(folders.model)
-    return best_evaluation(state)
+    return best_evaluation(state) | {"predictions": predictions}
 
 
 def fit(
@@ -83,8 +84,12 @@ def fit(
     encoded: EncodedClips,
     splits: pd.DataFrame,
     folders: Folders,
-) -> TrainerState:
-    """Train the model in place, from its last checkpoint if there is one, and load its best epoch."""
+) -> tuple[TrainerState, pd.DataFrame]:
+    """Train the model in place, from its last checkpoint if there is one, and load its best epoch.
+
+    Returns:
+        The state of the training, and the predictions of the clips that selected the epoch.
+    """
     window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
     arguments = training_arguments(params, micro_batch, folders.checkpoints)
     clips, measured = select_split(encoded, splits, "train"), encoded.drop_background(splits)
@@ -118,7 +123,7 @@ def fit(
             if rank == 0:
                 trainer.add_callback(Bar())
             _train(trainer)
-    return trainer.state
+        return trainer.state, predict_selecting(trainer, selecting, encoded.labels, recordings)
 
 
 def _train(trainer: ClipTrainer) -> None:

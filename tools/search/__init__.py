@@ -1,0 +1,1 @@
+"""Search for params with Optuna, over DVC experiments, without the test clips."""

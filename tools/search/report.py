@@ -1,0 +1,125 @@
+"""Evaluate the winner of a search and the committed params on the test clips, and write the report."""
+
+from collections.abc import Iterator
+
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from stages.common.errors import UserError
+from stages.common.paths import SELECTION_CLIPS
+from tools import compare
+from tools.revisions import groups_of, read_predictions
+from tools.search.gain import corrected_gain
+from tools.search.runs import EVALUATE, TRAIN, Runner, read_all_params
+from tools.search.study import SETTINGS, find_winner, list_overrides, list_trials
+from tools.search.trials import REASON, list_folds
+
+STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "stopped early", TrialState.FAIL: "failed"}
+
+
+def evaluate(runner: Runner, study: optuna.Study) -> str:
+    """Run complete experiments of the winner and of the committed params, and return the report as Markdown.
+
+    What was run before is not run again.
+
+    Raises:
+        UserError: no trial is finished, or an experiment failed.
+    """
+    winner = find_winner(study)
+    if winner is None:
+        raise UserError("no trial finished, so there is no winner")
+    name, folds = study.study_name, study.user_attrs[SETTINGS]["folds"]
+    complete = {}
+    for role, overrides in (("committed", []), ("winner", list_overrides(winner.params))):
+        print(f"{name}-{role}: started, complete, with the test clips", flush=True)
+        complete[role] = _run(runner, f"{name}-{role}", overrides, EVALUATE)
+    committed = [complete["committed"]]
+    if folds:
+        listed = list_folds(f"{name}-committed", folds)
+        committed = [_run(runner, experiment, overrides, TRAIN) for experiment, overrides in listed]
+    lines = [*_describe_winner(study, winner), *_describe_gain(runner, study, winner, committed)]
+    return "\n".join([*lines, *_describe_test(**complete), *_list_trials(study), ""])
+
+
+def _run(runner: Runner, name: str, overrides: list[str], target: str) -> str:
+    try:
+        return runner.run(name, overrides, target)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def _describe_winner(study: optuna.Study, winner: FrozenTrial) -> Iterator[str]:
+    name, trials = study.study_name, study.get_trials(deepcopy=False)
+    counts = {word: sum(trial.state == state for trial in trials) for state, word in STATES.items()}
+    listed = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    yield from (f"# Search {name}", "")
+    yield f"The winner is {name}-{winner.number}, the best of {len(trials)} trials ({listed}) on the validation clips."
+    yield from ("", "| key | winner | committed |", "|---|---|---|")
+    committed = read_all_params([])
+    for override in list_overrides(winner.params):
+        key, _, value = override.partition("=")
+        yield f"| {key} | {value} | {committed.get(key)} |"
+    yield ""
+
+
+def read_correct(revisions: list[str]) -> pd.Series:
+    """Return whether each validation clip was classified correctly, indexed by clip. revisions: of all folds."""
+    table = pd.concat([read_predictions(revision, path=SELECTION_CLIPS) for revision in revisions])
+    return (table["label"] == table["prediction"]).sort_index()
+
+
+def _describe_gain(runner: Runner, study: optuna.Study, winner: FrozenTrial, committed: list[str]) -> Iterator[str]:
+    folds = study.user_attrs[SETTINGS]["folds"]
+    finished = list_trials(study, TrialState.COMPLETE)
+    base = read_correct(committed)
+    found = {}
+    for trial in finished:
+        names = [name for name, _ in list_folds(f"{study.study_name}-{trial.number}", folds)]
+        found[trial.number] = read_correct([runner.revision(name) for name in names])
+        if not found[trial.number].index.equals(base.index):
+            raise UserError(f"{study.study_name}-{trial.number} has other validation clips than the committed params")
+    groups = groups_of(committed[0], base.index)
+    table = pd.DataFrame(found).to_numpy()
+    gain, low, high = corrected_gain(table, base.to_numpy(), groups)
+    where = f"{len(base)} validation clips" + (f" of {len(set(groups))} groups" if groups is not None else "")
+    where += f" in {folds} folds" if folds else ""
+    best = found[winner.number].mean()
+    yield f"- Validation accuracy, on {where}: winner {best:.3f}, committed {base.mean():.3f}."
+    yield (
+        f"- Gain on the validation clips, corrected for the choice among {len(finished)} trials: {100 * gain:+.1f} points "
+        f"(95% {100 * low:+.1f} to {100 * high:+.1f}); not corrected {100 * (best - base.mean()):+.1f}."
+    )
+
+
+def _describe_test(committed: str, winner: str) -> Iterator[str]:
+    a, b = read_predictions(committed), read_predictions(winner)
+    clips = compare.shared(a, b)
+    first, second = ((table["label"] == table["prediction"])[clips].to_numpy() for table in (a, b))
+    yield (
+        f"- Test accuracy, on {len(clips)} clips that the search did not use: winner {second.mean():.3f}, committed "
+        f"{first.mean():.3f}."
+    )
+    sentence = compare.verdict(first, second, groups_of(winner, clips))
+    yield f"- On the test clips, A is committed and B the winner: {sentence}."
+
+
+def _list_trials(study: optuna.Study) -> Iterator[str]:
+    trials = study.get_trials(deepcopy=False)
+    keys = sorted({key for trial in trials for key in trial.params})
+    yield from ("", "| trial | validation accuracy | " + " | ".join(keys) + " |", "|---" * (len(keys) + 2) + "|")
+    for trial in sorted(trials, key=lambda one: (one.state != TrialState.COMPLETE, -(one.value or 0), one.number)):
+        done = trial.state == TrialState.COMPLETE and trial.value is not None
+        result = f"{trial.value:.3f}" if done else STATES.get(trial.state, "open")
+        values = dict(override.split("=", 1) for override in list_overrides(trial.params))
+        yield (
+            f"| {study.study_name}-{trial.number} | {result} | "
+            + " | ".join(values.get(key, "") for key in keys)
+            + " |"
+        )
+
+
+def list_failures(study: optuna.Study) -> list[str]:
+    """Return a line for each failed trial."""
+    failed = list_trials(study, TrialState.FAIL)
+    return [f"{study.study_name}-{trial.number}: {trial.user_attrs.get(REASON, 'failed')}" for trial in failed]
