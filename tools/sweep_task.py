@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 SECONDS_TO_END = 10  # that a cancelled stage has to remove its partial outputs
@@ -97,7 +98,7 @@ def _run(source: Source, name: str, overrides: list[str], part: Part, clone: Pat
     fetch = ["--pull", "--allow-missing"] if source.remote else []
     where = ["--no-cache"] if shared else ["--remote", source.remote or ""]
     target = [part.target] if part.target else []
-    stop = (lambda: part.stop(project)) if part.stop else None
+    stop = partial(part.stop, project) if part.stop else None
     commands: list[tuple[list[str], Path]] = [
         (["git", "clone", "--quiet", "--no-checkout", source.url, str(clone)], clone.parent),
         *((["git", "config", key, value], clone) for key, value in who.items()),

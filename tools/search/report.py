@@ -85,10 +85,11 @@ def _describe_gain(runner: Runner, study: optuna.Study, winner: FrozenTrial, com
     where = f"{len(base)} validation clips" + (f" of {len(set(groups))} groups" if groups is not None else "")
     where += f" in {folds} folds" if folds else ""
     best = found[winner.number].mean()
+    uncorrected = 100 * (best - base.mean())
     yield f"- Validation accuracy, on {where}: winner {best:.3f}, committed {base.mean():.3f}."
     yield (
-        f"- Gain on the validation clips, corrected for the choice among {len(finished)} trials: {100 * gain:+.1f} points "
-        f"(95% {100 * low:+.1f} to {100 * high:+.1f}); not corrected {100 * (best - base.mean()):+.1f}."
+        f"- Gain on the validation clips, corrected for the choice among {len(finished)} trials: "
+        f"{100 * gain:+.1f} points (95% {100 * low:+.1f} to {100 * high:+.1f}); not corrected {uncorrected:+.1f}."
     )
 
 
