@@ -1,6 +1,5 @@
 """Training in several processes."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,10 +9,10 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from fakes.failing_rank import fail
 from helpers import set_params, user_error
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from stages.common.errors import UserError
 from stages.common.paths import RUNS
 from stages.train.__main__ import main
 from stages.train.checkpoints import CHECKPOINTS, find_last
@@ -29,17 +28,6 @@ def logged() -> dict[str, list[float]]:
         for value in event.summary.value:
             found.setdefault(value.tag, []).append(value.tensor.float_val[0])
     return found
-
-
-def fail(how: str) -> int:
-    """Runs in each process; the second one fails."""
-    if os.environ["RANK"] == "1":
-        if how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if how == "memory":
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        raise UserError("too large", key="train.spec_augment")
-    return 1
 
 
 def test_two_processes_train_as_one(copied: Path) -> None:
