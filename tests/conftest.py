@@ -61,7 +61,6 @@ def finished(make_once: MakeOnce) -> Path:
         dvc(folder, "repro")
         git(folder, "add", ".")
         git(folder, "commit", "-q", "-m", "Run the pipeline")
-        git(folder, "gc", "-q")  # fewer files to copy
 
     return make_once("finished", make)
 

@@ -217,7 +217,6 @@ def _make_template() -> Path:
     git(folder, "init", "-q", "-b", "main")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "Start")
-    git(folder, "gc", "-q")  # fewer files to copy
     return folder
 
 
