@@ -1,25 +1,17 @@
 """Fixtures: workspaces in which the tests run, fresh or finished."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
-from helpers import SHARED, dvc, git, make_workspace
+from helpers import ALONE, SHARED, dvc, git, make_workspace
 from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["fakes.small_hub"]
-# Files whose fixtures take long to make -> the group whose tests one process of pytest-xdist runs. Its own marker for
-# this, xdist_group, has no effect with pytest 9.2 (seen with pytest-xdist 3.8).
-ALONE = {
-    "tests/resample_encode/test_ray_shards.py": "ray",
-    "tests/tools/test_export.py": "export",
-    "tests/tools/test_page.py": "page",
-    "tests/tools/test_sweep.py": "ray",
-    "tests/train/test_ray_nodes.py": "ray",
-}
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 class GroupScheduling(LoadScopeScheduling):
@@ -42,28 +34,45 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A workspace in which `dvc repro` ran once, committed. Read it, or copy it; do not change it.
-
-    It takes a minute to make, so the processes of pytest-xdist share it.
-    """
+def make_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MakeOnce:
+    """A function that returns a folder, which the first process of pytest-xdist that wants it makes for all."""
     top = tmp_path_factory.getbasetemp()
     top = top if worker_id == "master" else top.parent
-    folder, done = top / "finished", top / "finished.done"
-    with FileLock(top / "finished.lock"):
-        if not done.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            make_workspace(folder)
-            dvc(folder, "repro")
-            git(folder, "add", ".")
-            git(folder, "commit", "-q", "-m", "Run the pipeline")
-            done.touch()
-    return folder
+
+    def call(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = top / name, top / f"{name}.done"
+        with FileLock(top / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def finished(make_once: MakeOnce) -> Path:
+    """A workspace in which `dvc repro` ran once, committed. Read it, or copy it; do not change it."""
+
+    def make(folder: Path) -> None:
+        make_workspace(folder)
+        dvc(folder, "repro")
+        git(folder, "add", ".")
+        git(folder, "commit", "-q", "-m", "Run the pipeline")
+
+    return make_once("finished", make)
 
 
 @pytest.fixture
-def copied(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the placing of labels and axes, which takes half of the time of evaluate; test_figures.py tests it."""
+    monkeypatch.setattr("stages.evaluate.figures._lay_out", lambda figure: figure.set_layout_engine("none"))
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_figures: None) -> Path:
     """The finished workspace once more, to change; the test runs inside it."""
     folder = tmp_path / "copied"
     shutil.copytree(finished, folder)

@@ -1,12 +1,14 @@
 """Functions that the tests share: workspaces, DVC and git, clips, and errors."""
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,17 @@ PARTS = [
     "dvc.yaml",
     "params.yaml",
 ]
+# Files whose fixtures take long to make -> the group whose tests one process of pytest-xdist runs. Its own marker for
+# this, xdist_group, has no effect with pytest 9.2 (seen with pytest-xdist 3.8).
+ALONE = {
+    "tests/resample_encode/test_ray_shards.py": "ray",
+    "tests/publish/test_space.py": "page",  # Gradio takes seconds to import
+    "tests/test_other_tasks.py": "page",
+    "tests/tools/test_export.py": "export",
+    "tests/tools/test_page.py": "page",
+    "tests/tools/test_sweep.py": "ray",
+    "tests/train/test_ray_nodes.py": "ray",
+}
 # The demo with fewer and shorter clips: every stage runs in seconds.
 TINY = {
     "download.dataset.clips_per_label": 4,
@@ -188,12 +201,16 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", *who, *arguments], cwd=folder, check=True, text=True, capture_output=True).stdout
 
 
-def make_workspace(folder: Path) -> Path:
+@cache
+def _make_template() -> Path:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for part in PARTS:
         source, target = ROOT / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            # Also what Python has compiled, or each process of a test compiles it; but not what it is writing.
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc.*"))
         else:
             shutil.copyfile(source, target)
     set_params(folder, TINY)
@@ -201,6 +218,11 @@ def make_workspace(folder: Path) -> Path:
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "Start")
     return folder
+
+
+def make_workspace(folder: Path) -> Path:
+    """Write the project with tiny params, under git."""
+    return Path(shutil.copytree(_make_template(), folder, dirs_exist_ok=True))
 
 
 def user_error(main: Callable[[], object]) -> UserError:

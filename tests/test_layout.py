@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import ROOT, git
+from helpers import ALONE, ROOT, git
 
 STAGES = ["check", "download", "split", "resample_encode", "train", "evaluate", "publish"]
 MODULES = sorted(path for path in (ROOT / "stages").rglob("*.py") if path.name != "__init__.py")
@@ -123,6 +123,10 @@ def test_modules_stay_small(module: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 45, node.name
+
+
+def test_grouped_tests_exist() -> None:
+    assert [name for name in ALONE if not (ROOT / name).is_file()] == []
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from stages.resample_encode import __main__ as resample_encode
 from stages.split import __main__ as split
 from stages.train import __main__ as train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_figures")]
 
 LABELS = ("a", "b", "c", "d")
 SAMPLING_RATE = 16_000

@@ -115,6 +115,7 @@ def check_page(monkeypatch: pytest.MonkeyPatch) -> None:
 USES: list[Callable[[pytest.MonkeyPatch], None]] = [check_classify, check_page]
 
 
+@pytest.mark.usefixtures("quick_figures")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_architecture_in_all_stages(
     architecture: str, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -221,6 +221,7 @@ def test_confusion_plot_has_all_labels(copied: Path) -> None:
     assert "<DVC" not in json.dumps(content)
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_odd_names_go_through_every_stage(workspace: Path) -> None:
     labels = ("None", "R&B, soul", "001", "$x^$")
     for label, hz in zip(labels, (200, 500, 900, 1500)):

@@ -14,7 +14,7 @@ GENRES = ("classical", "metal")
 
 @pytest.fixture
 def folder_preset(workspace: Path, shared: Path) -> Path:
-    """A workspace with the folder preset: two genres, two epochs."""
+    """A workspace with the folder preset: two genres, one epoch."""
     for genre in GENRES:
         (workspace / "clips" / genre).mkdir(parents=True)
         for file in sorted((shared / "data/gtzan-sample" / genre).iterdir()):
@@ -22,7 +22,7 @@ def folder_preset(workspace: Path, shared: Path) -> Path:
     params = yaml.safe_load((ROOT / "presets/folder.yaml").read_text())
     params["download"]["model"]["path"] = str(shared / "models/whisper-tiny-en")
     params["split"]["test_size"] = 0.4
-    params["train"] |= {"epochs": 2, "batch_size": 3, "threads": 1}
+    params["train"] |= {"epochs": 1, "batch_size": 2, "threads": 1}
     params["evaluate"] |= {"threads": 1}
     (workspace / "params.yaml").write_text(yaml.safe_dump(params))
     git(workspace, "commit", "-qam", "Use the folder preset")

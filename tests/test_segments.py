@@ -36,6 +36,7 @@ def write_recordings(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_figures")
 def test_long_recordings_are_used_to_their_end(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_recordings(workspace / "clips")
     values = {

@@ -2,14 +2,14 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers import dvc, set_params, user_error
+from fakes.fork_server import make_dvc
+from helpers import dvc, find_programs, set_params, user_error
 
 from stages.common.inputs import HASHED_SIZE, find_entry, list_outputs, unchanged_inputs
 
@@ -224,10 +224,11 @@ def test_dvc_records_nothing_false(copied: Path) -> None:
     lock = Path("dvc.lock").read_bytes()
     edited = [Path("params.yaml"), Path("stages/train/loss.py"), Path("data/splits.csv")]
     old = {file: file.read_text() for file in edited}
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    env = os.environ | {"PATH": find_programs(os.environ["PATH"], fork=True)}
     env.pop("DVC_STAGE")
-    command = [sys.executable, "-m", "dvc", "repro", "train"]
-    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        [make_dvc() / "dvc", "repro", "train"], env=env, stderr=subprocess.PIPE, text=True
+    ) as running:
         while not Path("models/.finetuned.partial").exists():
             assert running.poll() is None
             time.sleep(0.02)

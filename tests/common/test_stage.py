@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes.fork_server import make_python
 from helpers import ROOT
 
 from stages.common.errors import UserError
@@ -12,6 +13,7 @@ from stages.common.stage import run_command
 
 STAGES = ["check", "download", "split", "resample_encode", "train", "evaluate", "evaluate.baselines", "publish"]
 TOOLS = ["compare", "crossval", "presets", "push", "reproduce", "verify"]
+WITH_DVC = ["tools.push", "tools.reproduce", "tools.verify"]
 COMMANDS = [*(f"stages.{name}" for name in STAGES), *(f"tools.{name}" for name in TOOLS)]
 
 
@@ -75,7 +77,8 @@ def test_names_in_any_encoding(encoding: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str, tmp_path: Path) -> None:
-    python, env = [sys.executable, "-m", command], os.environ | {"PYTHONPATH": str(ROOT)}
+    kind = "dvc" if command in WITH_DVC else "stages"
+    python, env = [make_python(kind) / "python", "-m", command], os.environ | {"PYTHONPATH": str(ROOT)}
     shown = subprocess.run([*python, "--help"], env=env, capture_output=True, text=True)
     assert shown.returncode == 0
     assert shown.stdout.startswith(f"usage: python -m {command}")

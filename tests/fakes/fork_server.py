@@ -81,9 +81,9 @@ def run_python(*arguments: str, env: dict[str, str]) -> tuple[int, str]:
 
 
 @cache
-def make_python() -> Path:
-    """Write a program `python`, which runs the stages as forks, and return its folder."""
-    return _make_program("python", "stages")
+def make_python(kind: str = "stages") -> Path:
+    """Write a program `python`, which runs the stages as forks, and return its folder. kind: dvc for tools with DVC."""
+    return _make_program("python", kind)
 
 
 @cache

@@ -134,22 +134,22 @@ def code_of(text: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("max_seconds", [30, 0.7])
-def test_code_of_the_card_gives_the_predictions(copied: Path, channels: int, max_seconds: float) -> None:
+def test_code_of_the_card_gives_the_predictions(copied: Path, max_seconds: float) -> None:
     set_params(copied, {"resample_encode.max_seconds": max_seconds, "train.epochs": 1})
     for stage in (resample_encode, train, evaluate, publish):
         stage()
     expected = pd.read_csv(PREDICTIONS).iloc[0]
     samples, rate = soundfile.read(RAW / f"audio/{expected['label']}/{expected['clip']}.wav", dtype="float32")
-    soundfile.write("clip.wav", np.stack([samples] * channels, axis=1), rate, subtype="FLOAT")
     code = code_of(Path("models/published/README.md").read_text())
     code = code.replace("your-name/hubert-demo", "models/published").replace("print(", "found = (")
-    names: dict[str, Any] = {}
-    exec(code, names)
-    assert len(names["found"]) == 10
-    for item in names["found"]:
-        assert item["score"] == pytest.approx(expected[item["label"]], abs=5e-4)
+    for channels in (1, 2):
+        soundfile.write("clip.wav", np.stack([samples] * channels, axis=1), rate, subtype="FLOAT")
+        names: dict[str, Any] = {}
+        exec(code, names)
+        assert len(names["found"]) == 10
+        for item in names["found"]:
+            assert item["score"] == pytest.approx(expected[item["label"]], abs=5e-4)
 
 
 @pytest.mark.slow

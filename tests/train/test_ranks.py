@@ -1,6 +1,5 @@
 """Training in several processes."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,14 +9,14 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from fakes.failing_rank import fail
 from helpers import set_params, user_error
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from stages.common.errors import UserError
 from stages.common.paths import RUNS
 from stages.train.__main__ import main
 from stages.train.checkpoints import CHECKPOINTS, find_last
-from stages.train.ranks import count_processes, run
+from stages.train.ranks import count_processes, raise_reported, report_errors, run
 
 pytestmark = pytest.mark.slow
 
@@ -29,17 +28,6 @@ def logged() -> dict[str, list[float]]:
         for value in event.summary.value:
             found.setdefault(value.tag, []).append(value.tensor.float_val[0])
     return found
-
-
-def fail(how: str) -> int:
-    """Runs in each process; the second one fails."""
-    if os.environ["RANK"] == "1":
-        if how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if how == "memory":
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        raise UserError("too large", key="train.spec_augment")
-    return 1
 
 
 def test_two_processes_train_as_one(copied: Path) -> None:
@@ -59,7 +47,20 @@ def test_two_processes_train_as_one(copied: Path) -> None:
         np.testing.assert_allclose(two[tag], one[tag], rtol=1e-3, err_msg=tag)
 
 
-@pytest.mark.parametrize("how", ["killed", "memory", pytest.param("refused", marks=pytest.mark.rare)])
+def test_error_of_a_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(torch.OutOfMemoryError):
+        report_errors(fail, ("memory",), tmp_path)
+    with pytest.raises(torch.OutOfMemoryError):
+        raise_reported(tmp_path)
+    user_error(lambda: report_errors(fail, ("refused",), tmp_path))
+    assert user_error(lambda: raise_reported(tmp_path)).key == "train.spec_augment"
+
+
+RARE = [pytest.param(how, marks=pytest.mark.rare) for how in ("memory", "refused")]
+
+
+@pytest.mark.parametrize("how", ["killed", *RARE])
 def test_failed_process_ends_all(how: str) -> None:
     if how == "memory":
         with pytest.raises(torch.OutOfMemoryError):

@@ -19,7 +19,6 @@ from stages.train.__main__ import main, warn_of_low_learning_rate
 from stages.train.lora import ATTENTION
 from stages.train.loss import compute_metrics, score
 
-pytestmark = pytest.mark.slow
 SPECTROGRAMS = ("ast", "whisper")
 RECIPES = {
     "train.class_weights": "balanced",
@@ -39,6 +38,7 @@ def predict_validation(model: Any) -> tuple[np.ndarray, np.ndarray]:
         return clips.labels, model(inputs).logits.argmax(1).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_recipes_on_each_architecture(copied: Path, architecture: str) -> None:
     write_tiny_model(architecture)
@@ -66,6 +66,7 @@ def test_recipes_on_each_architecture(copied: Path, architecture: str) -> None:
         assert found == pytest.approx(epochs["eval_macro_f1"].max(), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_lora_and_layers_on_each_architecture(copied: Path, architecture: str) -> None:
     """The saved model is a plain one, in which only the adapted layers and the head differ from the base model."""
@@ -95,6 +96,7 @@ def test_lora_and_layers_on_each_architecture(copied: Path, architecture: str) -
     assert np.mean(labels == predicted) == pytest.approx(epochs["eval_accuracy"].max(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_mean_of_epochs_is_measured_and_named(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each evaluation counts as better than those before it; the mean of weights is evaluated last."""
     numbers = count()
