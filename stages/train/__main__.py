@@ -38,6 +38,8 @@ from stages.common.stage import run_stage
 from stages.train.params import WITHOUT_EFFECT, TrainParams
 
 FINE_TUNING = 1e-4  # learning rates up to this are for pretrained weights
+OUTPUTS = (FINETUNED, EPOCHS, RUNS, SELECTION, SELECTION_CLIPS)
+SMALLER = "set train.window_seconds, or lower it or resample_encode.max_seconds"  # if memory runs out
 
 
 def warn_of_low_learning_rate(base: dict[str, Any], learning_rate: float) -> None:
@@ -112,10 +114,8 @@ def main() -> None:
 
     opened: list[Path] = []
     with ExitStack() as in_use:  # until the checkpoints are removed, no other run goes on from them
-        outputs = (FINETUNED, EPOCHS, RUNS, SELECTION, SELECTION_CLIPS)
-        with atomic_outputs(*outputs) as [folder, metrics, runs, selection, clips]:
-            fix = "set train.window_seconds, or lower it or resample_encode.max_seconds"
-            best = with_smaller_batches(train, params.batch_size, "train.batch_size", fix, divide=True)
+        with atomic_outputs(*OUTPUTS) as [folder, metrics, runs, selection, clips]:
+            best = with_smaller_batches(train, params.batch_size, "train.batch_size", SMALLER, divide=True)
             encoded.extractor.save_pretrained(folder)
             selected_on = training.selection_split(encoded.drop_background(splits))
             content = describe_training(params, selected_on, best) | {"resample_encode": encoded.settings}

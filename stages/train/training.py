@@ -87,8 +87,7 @@ def fit(
 ) -> tuple[TrainerState, pd.DataFrame]:
     """Train the model in place, from its last checkpoint if there is one, and load its best epoch.
 
-    Returns:
-        The state of the training, and the predictions of the clips that selected the epoch.
+    Return the state, and the predictions of the clips that selected the epoch.
     """
     window = window_length(encoded, model, params.window_seconds, "train.window_seconds")
     arguments = training_arguments(params, micro_batch, folders.checkpoints)
@@ -118,10 +117,8 @@ def fit(
         with closing(EventLog(folders.runs, rank)) as events:
             # All processes have an EpochLog, because they sum the loss together.
             rows = EpochLog(_open_live(folders.metrics, rank), partial(loss.pop_mean, EPOCH), params.select_by)
-            for callback in (rows, events):
+            for callback in (rows, events, *([Bar()] if rank == 0 else [])):
                 trainer.add_callback(callback)
-            if rank == 0:
-                trainer.add_callback(Bar())
             _train(trainer)
         return trainer.state, predict_selecting(trainer, selecting, encoded.labels, recordings)
 
