@@ -94,6 +94,29 @@ def test_folds_partition_clips(
             assert all(abs(test[f"label{i}"] - size / folds) < 2 for i, size in enumerate(sizes))
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    sizes=st.lists(st.integers(20, 40), min_size=2, max_size=4),
+    group_size=st.integers(1, 4),
+    method=st.sampled_from(["stratified", "grouped"]),
+    folds=st.integers(2, 4),
+    seed=st.integers(0, 1000),
+)
+def test_validation_folds_partition_what_is_not_in_test(
+    sizes: list[int], group_size: int, method: str, folds: int, seed: int
+) -> None:
+    labels = repeat_labels({f"label{i}": size for i, size in enumerate(sizes)})
+    groups = np.arange(len(labels)) // group_size
+    values = {"method": method, "seed": seed, "test_size": 0.2, "validation_folds": folds}
+    splits = [assign_splits(labels, groups, split_params(**values, validation_fold=fold)) for fold in range(folds)]
+    without = assign_splits(labels, groups, split_params(method=method, seed=seed, test_size=0.2))
+    assert all(((split == "test") == (without == "test")).all() for split in splits)
+    in_validation = np.array([split == "validation" for split in splits]).sum(axis=0)
+    assert (in_validation == (without != "test")).all()
+    if method == "grouped":
+        assert all(pd.Series(split).groupby(groups).nunique().max() == 1 for split in splits)
+
+
 def test_stratified_needs_two_clips() -> None:
     error = assignment_error(repeat_labels({"a": 20, "rare": 1}))
     assert error.key == "split.method"
