@@ -104,7 +104,9 @@ def test_killed_search_goes_on(env: dict[str, str], copied: Path) -> None:
     status, output = run_search(env, *space)
     assert status == 0, output
     assert ": started, train" not in output
-    assert "more" in run_search(env, *space[:2], "--trials", "5", "--jobs", "2")[1]
+    assert (
+        "evaluated on the test clips after 4 trials" in run_search(env, *space[:2], "--trials", "5", "--jobs", "2")[1]
+    )
     assert "another space" in run_search(env, "-S", "train.learning_rate=1e-3,1e-2", "--trials", "4")[1]
 
 

@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from stages.common.errors import UserError
 from tools.search.space import Space, to_override
 
-SAMPLERS = ("tpe", "random")
 SETTINGS, CLOSED = "settings", "closed"  # user attributes of the study
 
 
