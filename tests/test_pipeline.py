@@ -239,6 +239,7 @@ def test_odd_names_go_through_every_stage(workspace: Path) -> None:
     assert "| R&B, soul | " in Path("models/published/README.md").read_text()
 
 
+@pytest.mark.rare
 def test_queued_experiments_are_readable_rows(copied: Path) -> None:
     dvc(copied, "exp", "run", "--queue", "-S", "evaluate.window_seconds=0.5")
     dvc(copied, "queue", "start")

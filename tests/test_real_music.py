@@ -29,7 +29,7 @@ def folder_preset(workspace: Path, shared: Path) -> Path:
     return workspace
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_whisper_learns_two_genres(folder_preset: Path) -> None:
     dvc(folder_preset, "repro")
     clips = pd.read_csv("data/raw/clips.csv")

@@ -20,7 +20,7 @@ from stages.common.paths import BASE, RAW
 from stages.common.segments import count_segments, read_segments
 from stages.common.tables import require_intact
 from stages.common.threads import stream_in_threads
-from stages.resample_encode import features, model_part
+from stages.resample_encode import features
 from stages.resample_encode.params import ResampleEncodeParams
 
 
@@ -49,12 +49,11 @@ class Encoder:
         self.column = CACHE_COLUMNS.get(params.cache, self.extractor.model_input_names[0])
         config = load_config(BASE)
         self._min_samples = features.find_min_samples(self.extractor, receptive_field(config))
-        cached = params.cache != "input"
-        self._run_part = (
-            model_part.load_part(BASE, config, params.cache, params.precision, count_workers(params))
-            if cached
-            else None
-        )
+        self._run_part = None
+        if params.cache != "input":
+            from stages.resample_encode.model_part import load_part  # which takes 4 s to import
+
+            self._run_part = load_part(BASE, config, params.cache, params.precision, count_workers(params))
 
     def encode(self, row: ClipRow) -> Iterator[tuple[Any, ...]]:
         """Yield the row of a clip in data/encoded, or the rows of its segments.

@@ -130,11 +130,7 @@ def untrusted_server(folder: Path) -> Iterator[str]:
     server.server_close()
 
 
-WITHOUT_XET_STORE = pytest.mark.parametrize(
-    ("fault", "env"),
-    [("refused", {}), ("untrusted", {"HF_XET_CLIENT_RETRY_BASE_DELAY": "50ms"})],
-    ids=["refused", "untrusted"],
-)
+UNTRUSTED = ("untrusted", {"HF_XET_CLIENT_RETRY_BASE_DELAY": "50ms"})
 
 
 @contextmanager
@@ -152,7 +148,7 @@ def assert_falls_back_once(output: str) -> None:
     assert "the Xet storage cannot be used" in line
 
 
-@WITHOUT_XET_STORE
+@pytest.mark.parametrize(("fault", "env"), [("refused", {}), UNTRUSTED], ids=["refused", "untrusted"])
 def test_fetch_without_xet_store(
     archive: LocalHub, fault: str, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -165,7 +161,9 @@ def test_fetch_without_xet_store(
     assert not shared_store()
 
 
-@WITHOUT_XET_STORE
+@pytest.mark.parametrize(
+    ("fault", "env"), [pytest.param("refused", {}, marks=pytest.mark.rare), UNTRUSTED], ids=["refused", "untrusted"]
+)
 def test_push_without_xet_store(
     pushing: LocalHub, fault: str, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

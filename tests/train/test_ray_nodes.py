@@ -11,10 +11,9 @@ from stages.train.__main__ import main
 from stages.train.ranks import choose_launcher
 
 # Ray Train uses Ray Data, which warns of its own settings.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.rare, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
 
 
-@pytest.mark.rare
 def test_two_machines_train_as_one(
     copied: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
