@@ -3,6 +3,7 @@
 `python -m benchmarks.repetitions` searches the WAV files of the current folder.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ import soxr
 from tqdm import tqdm
 
 from benchmarks.common import Benchmark, Result, print_measurement, run_measurement, time_call
+from stages.download.dataset.kept_results import KeptResults
 from stages.download.dataset.repetitions import number_recordings
 from stages.download.dataset.synthetic_music import GENRES, SAMPLING_RATE, compose
 
@@ -79,7 +81,7 @@ def map_in_processes(function: Callable[..., Path], *arguments: Iterable[Any], t
 
 def search(files: list[Path]) -> dict[int, int]:
     """Return position -> number of its recording, for the files that the search reports as repetitions."""
-    return number_recordings(files, [str(file) for file in files])
+    return number_recordings(files, [str(file) for file in files], KeptResults(Path(os.devnull)))
 
 
 def measure_recall(originals: list[Path]) -> tuple[Counter[str], Counter[str], int]:

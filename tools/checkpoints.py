@@ -1,7 +1,8 @@
-"""List what is kept of interrupted trainings and encodings, and remove it.
+"""List what is kept of interrupted downloads, encodings and trainings, and remove it.
 
 A training or an encoding that starts again with the same params, code and inputs goes on from its checkpoint or its
-shards, and removes them at its end. The others stay until you remove them.
+shards, and removes them at its end. So does a download with the results of its checks, whatever the params. The others
+stay until you remove them.
 
 Run     python -m tools.checkpoints; python -m tools.checkpoints --clear
 """
@@ -14,17 +15,22 @@ import filelock
 
 from stages.common.kept_work import lock_of
 from stages.common.stage import command_parser, run_command
+from stages.download.dataset.kept_results import RESULTS, KeptResults, find_results
 from stages.resample_encode.kept_shards import SHARDS
 from stages.train.checkpoints import CHECKPOINTS, find_last
 
+KINDS = (RESULTS, SHARDS, CHECKPOINTS)
+
 
 def describe(folder: Path) -> str:
-    """Return a line about a run: its folder, its checkpoint or shards, its size and its time."""
+    """Return a line about a run: its folder, what it keeps, its size and its time."""
     last, shards = find_last(folder), len(list(folder.glob("*.arrow")))
-    work = f"step {last.name.partition('-')[2]}" if last else f"{shards} shards" if shards else "no complete work"
+    results = find_results(folder)
+    checks = KeptResults(results).describe() if results else ""
+    work = f"step {last.name.partition('-')[2]}" if last else f"{shards} shards" if shards else checks
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime((last or folder).stat().st_mtime))
-    return f"{folder}: {work}, {size:.0f} MB, {when}"
+    return f"{folder}: {work or 'no complete work'}, {size:.0f} MB, {when}"
 
 
 def clear_unused(folder: Path, clear: bool) -> str:
@@ -45,12 +51,12 @@ def main() -> None:
     parser = command_parser("tools.checkpoints", __doc__)
     parser.add_argument("--clear", action="store_true", help="remove what no run in progress uses")
     clear = parser.parse_args().clear
-    folders = sorted(folder for kind in (CHECKPOINTS, SHARDS) for folder in kind.top().glob("*") if folder.is_dir())
+    folders = sorted(folder for kind in KINDS for folder in kind.top().glob("*") if folder.is_dir())
     for folder in folders:
         line = describe(folder)
         print(line + clear_unused(folder, clear))
     if not folders:
-        print("nothing is kept: no training or encoding was interrupted")
+        print("nothing is kept: no download, encoding or training was interrupted")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Reads   params.yaml: download.dataset, download.model
 Writes  data/raw/     audio/<label>/<clip>.<ext>, clips.csv, repetitions.csv, rejected.csv, published.csv,
                       source.json; metadata.csv, so that datasets opens the folder as an audiofolder
+        .dvc/tmp/checked/: results of the checks to go on from, if `dataset` is killed; removed at its end
         models/base/  a Transformers checkpoint with its preprocessor config, source.json
 Run     python -m stages.download dataset
         python -m stages.download model
@@ -26,17 +27,18 @@ def download_dataset() -> None:
     from stages.download.dataset import background
     from stages.download.dataset import clips as clip_files
     from stages.download.dataset.corrections import apply_corrections
+    from stages.download.dataset.kept_results import open_results
     from stages.download.dataset.published import summarize_splits
     from stages.download.params import DatasetParams
 
     params: Any = load_params("download.dataset", DatasetParams)
-    with atomic_outputs(RAW) as [folder]:
+    with open_results() as kept, atomic_outputs(RAW) as [folder]:
         fetched = params.fetch(folder / "audio")
         if params.originals:
             fetched.origin["originals"] = clip_files.count_originals(list(fetched.files), params.originals)
         if params.background and background.is_folder(params.background):
             fetched = background.add_folder(params.background, fetched, folder / "audio")
-        clips, broken = clip_files.inspect_clips(fetched.files)
+        clips, broken = clip_files.inspect_clips(fetched.files, kept)
         ignored, rejected = fetched.ignored, fetched.rejected + broken
         splits = {clip.clip: fetched.splits.get(folder / clip.path, "") for clip in clips}
         if params.corrections:
@@ -52,12 +54,11 @@ def download_dataset() -> None:
             clip_files.require_two_labels(clips, label)
             fetched.origin["background"] = label
         write_table(folder / CLIPS.name, pd.DataFrame(clips, columns=Clip._fields))
-        repeated = clip_files.find_repetitions(folder, clips)
+        repeated = clip_files.find_repetitions(folder, clips, kept)
         write_table(folder / REPETITIONS.name, pd.DataFrame(repeated, columns=["clip", "recording"]))
         brought = [(clip.clip, splits[clip.clip]) for clip in clips if splits[clip.clip]]
         write_table(folder / PUBLISHED_SPLIT.name, pd.DataFrame(brought, columns=["clip", "split"]))
-        metadata = pd.DataFrame(clip_files.list_metadata(clips, repeated)).astype({"recording": "Int64"})
-        write_table(folder / "metadata.csv", metadata)
+        write_table(folder / "metadata.csv", clip_files.make_metadata(clips, repeated))
         write_table(folder / REJECTED.name, pd.DataFrame(ignored + rejected, columns=["file", "reason"]))
         write_json(folder / DATASET_SOURCE.name, fetched.origin)
     if fetched.splits:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.kept_work import open_run
+from stages.download.dataset.kept_results import CHECK, FILE, RESULTS, KeptResults
 from stages.resample_encode.kept_shards import SHARDS
 from stages.train.checkpoints import CHECKPOINTS, STATE
 from tools.checkpoints import main
@@ -26,7 +27,19 @@ def test_list_and_clear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().out.count("removed") == 2
     assert not list(CHECKPOINTS.top().iterdir())
     main()
-    assert capsys.readouterr().out == "nothing is kept: no training or encoding was interrupted\n"
+    assert capsys.readouterr().out == "nothing is kept: no download, encoding or training was interrupted\n"
+
+
+def test_list_results_of_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["checkpoints"])
+    with open_run(RESULTS, {"a": 1}) as folder:
+        (folder / FILE).touch()
+        KeptResults(folder / FILE).compute(CHECK, lambda file: [1], Path("a.wav"), "0")
+    main()
+    assert f"{folder}: the check of 1 clips and the analysis of 0, 0 MB" in capsys.readouterr().out
 
 
 def test_runs_in_progress_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pandas as pd
 from tqdm import tqdm
 
 from stages.common import audio
@@ -16,6 +17,7 @@ from stages.common.tables import Clip
 from stages.common.threads import map_in_threads
 from stages.download.dataset import background, repetitions
 from stages.download.dataset.folders import LINK
+from stages.download.dataset.kept_results import CHECK, KeptResults
 from stages.download.dataset.selection import HIDDEN, MISPLACED, NOT_AUDIO
 
 MAX_LISTED = 10  # files that are printed for each reason
@@ -23,31 +25,38 @@ MAX_LISTED = 10  # files that are printed for each reason
 RESERVED = {"clip", "label", "prediction"}
 
 
-def inspect_clip(file: Path) -> Clip | audio.AudioError:
-    """Decode and hash one file at audio/<label>/<clip>.<ext>, and return its row of clips.csv or what is wrong."""
+def inspect_clip(file: Path, kept: KeptResults) -> Clip | audio.AudioError:
+    """Hash and decode one file at audio/<label>/<clip>.<ext>, and return its row of clips.csv or what is wrong."""
     if is_pointer(file):
         return audio.AudioError(f"not audio: {POINTER}")
-    try:
-        facts = audio.inspect_audio(file)
-    except audio.AudioError as error:
-        return error
     with file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    path = str(Path("audio", file.parent.name, file.name))
-    return Clip(file.stem, file.parent.name, path, sha256, facts.sampling_rate, facts.channels, round(facts.seconds, 3))
+    try:
+        rate, channels, seconds = kept.compute(CHECK, measure_clip, file, sha256)
+    except audio.AudioError as error:  # not kept: the machine may be the reason
+        return error
+    return Clip(
+        file.stem, file.parent.name, str(Path("audio", file.parent.name, file.name)), sha256, rate, channels, seconds
+    )
 
 
-def inspect_clips(files: dict[Path, str]) -> tuple[list[Clip], list[tuple[str, str]]]:
+def measure_clip(file: Path) -> list[Any]:
+    """Decode a file, and return its sampling rate, channels and seconds, as clips.csv has them."""
+    facts = audio.inspect_audio(file)
+    return [facts.sampling_rate, facts.channels, round(facts.seconds, 3)]
+
+
+def inspect_clips(files: dict[Path, str], kept: KeptResults) -> tuple[list[Clip], list[tuple[str, str]]]:
     """Decode all files, and remove those that cannot be used.
 
     Args:
-        files: path on disk -> path inside the data set.
+        files: path on disk -> path inside the data set. kept: results of an earlier run.
 
     Returns:
         The clips in the order of the files, and (path inside the data set, reason) of the removed files.
     """
     clips, broken = [], []
-    rows = map_in_threads(inspect_clip, files)
+    rows = map_in_threads(lambda file: inspect_clip(file, kept), files)
     for file, row in tqdm(zip(files, rows), "check", len(files), unit="clip"):
         if isinstance(row, Clip):
             clips.append(row)
@@ -120,9 +129,9 @@ def _md5(file: Path) -> str:
         return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def find_repetitions(raw: Path, clips: list[Clip]) -> list[tuple[str, int]]:
-    """Return (clip, number of the recording) for each clip that repeats another."""
-    numbers = repetitions.number_recordings([raw / clip.path for clip in clips], [clip.sha256 for clip in clips])
+def find_repetitions(raw: Path, clips: list[Clip], kept: KeptResults) -> list[tuple[str, int]]:
+    """Return (clip, number of the recording) for each clip that repeats another. kept: results of an earlier run."""
+    numbers = repetitions.number_recordings([raw / clip.path for clip in clips], [clip.sha256 for clip in clips], kept)
     print(f"found {len(set(numbers.values()))} recordings that occur in several clips ({len(numbers)} clips)")
     first: dict[int, Clip] = {}
     for i, number in sorted(numbers.items()):
@@ -132,17 +141,18 @@ def find_repetitions(raw: Path, clips: list[Clip]) -> list[tuple[str, int]]:
     return [(clips[i].clip, number) for i, number in sorted(numbers.items())]
 
 
-def list_metadata(clips: list[Clip], repeated: list[tuple[str, int]]) -> list[dict[str, object]]:
-    """Return the rows of metadata.csv, which the audiofolder builder of 🤗 Datasets reads.
+def make_metadata(clips: list[Clip], repeated: list[tuple[str, int]]) -> pd.DataFrame:
+    """Return the table metadata.csv, which the audiofolder builder of 🤗 Datasets reads.
 
     Args:
         repeated: as `find_repetitions` returns them.
     """
     recordings = dict(repeated)
-    return [
+    rows = [
         {"file_name": clip.path, "label": clip.label, "sha256": clip.sha256, "recording": recordings.get(clip.clip)}
         for clip in clips
     ]
+    return pd.DataFrame(rows).astype({"recording": "Int64"})
 
 
 def report_rejected(ignored: list[tuple[str, str]], rejected: list[tuple[str, str]]) -> None:

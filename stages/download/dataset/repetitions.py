@@ -9,6 +9,7 @@ pitch, another performance, excerpts with little overlap, or sounds without even
 metronome.
 """
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from stages.common.audio import RESAMPLER_REACH, Sound, open_audio, power_spectrogram, read_blocks, resample
 from stages.common.threads import map_in_threads
+from stages.download.dataset.kept_results import ANALYSIS, KeptResults
 
 SAMPLING_RATE = 8_000  # Hz; not every codec keeps frequencies above 4 kHz
 MAX_SECONDS = 300  # seconds of a clip that are compared, so that an hour-long file needs little memory
@@ -42,11 +44,11 @@ MIN_OVERLAP_SHARE = 0.4  # of the peaks in the overlap; at most 0.34 for two syn
 MIN_LEAD = 1.15  # times the share at any other shift; 1 if only a beat coincides
 
 
-def number_recordings(files: list[Path], sha256s: list[str]) -> dict[int, int]:
+def number_recordings(files: list[Path], sha256s: list[str], kept: KeptResults) -> dict[int, int]:
     """Number the recordings that occur in several files.
 
     Args:
-        sha256s: of each file's bytes; identical files are analysed once.
+        sha256s: of each file's bytes; identical files are analysed once. kept: results of an earlier run.
 
     Returns:
         Position of a file -> number of its recording, for files that share their recording with another.
@@ -54,17 +56,23 @@ def number_recordings(files: list[Path], sha256s: list[str]) -> dict[int, int]:
     graph = networkx.Graph()
     by_bytes: dict[str, int] = {}
     graph.add_edges_from((by_bytes.setdefault(sha256, i), i) for i, sha256 in enumerate(sha256s))
-    by_samples: dict[bytes, int] = {}
+    by_samples: dict[str, int] = {}
     peaks = []
-    fingerprints = map_in_threads(fingerprint, [files[i] for i in by_bytes.values()])
-    for (samples, clip_peaks), i in zip(tqdm(fingerprints, "analyse", len(by_bytes), unit="clip"), by_bytes.values()):
+    packed = map_in_threads(lambda i: kept.compute(ANALYSIS, pack_fingerprint, files[i], sha256s[i]), by_bytes.values())
+    for (samples, coded), i in zip(tqdm(packed, "analyse", len(by_bytes), unit="clip"), by_bytes.values()):
         graph.add_edge(by_samples.setdefault(samples, i), i)
         if by_samples[samples] == i:
-            peaks.append(clip_peaks)
+            peaks.append(np.frombuffer(base64.b64decode(coded), np.int16).reshape(-1, 2).astype(np.int32))
     clips = list(by_samples.values())
     graph.add_edges_from((clips[a], clips[b]) for a, b in find_candidates(peaks) if coincide(peaks[a], peaks[b]))
     parts = sorted(sorted(part) for part in networkx.connected_components(graph) if len(part) > 1)
     return {i: number for number, part in enumerate(parts) for i in part}
+
+
+def pack_fingerprint(file: Path) -> list[str]:
+    """Return what `fingerprint` returns as texts. All peaks of MAX_SECONDS fit in 16 bits."""
+    samples, peaks = fingerprint(file)
+    return [samples.hex(), base64.b64encode(peaks.astype(np.int16).tobytes()).decode()]
 
 
 def fingerprint(file: Path) -> tuple[bytes, np.ndarray]:

@@ -1,4 +1,5 @@
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.download.dataset import synthetic_music
+from stages.download.dataset.kept_results import KeptResults
 from stages.download.dataset.repetitions import (
     SAMPLING_RATE,
     coincide,
@@ -59,7 +61,7 @@ def write(folder: Path, clips: list[tuple[np.ndarray, int]]) -> list[Path]:
 
 def groups_of(files: list[Path]) -> set[frozenset[int]]:
     """Return the positions of the files of each recording that occurs several times."""
-    numbers = number_recordings(files, [str(file) for file in files])
+    numbers = number_recordings(files, [str(file) for file in files], KeptResults(Path(os.devnull)))
     assert sorted(set(numbers.values())) == list(range(len(set(numbers.values()))))
     return {frozenset(i for i in numbers if numbers[i] == number) for number in numbers.values()}
 
@@ -101,7 +103,7 @@ def test_wrong_length_in_header_hides_no_repetition(tmp_path: Path) -> None:
     content = bytearray(files[0].read_bytes())
     content[40:44] = bytes(4)  # the size of the data
     files[1].write_bytes(content)
-    assert number_recordings(files, ["one", "other"]) == {0: 0, 1: 0}
+    assert number_recordings(files, ["one", "other"], KeptResults(Path(os.devnull))) == {0: 0, 1: 0}
     assert fingerprint(files[0])[0] == fingerprint(files[1])[0]
 
 
