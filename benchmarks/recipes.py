@@ -18,7 +18,12 @@ SEEDS, EPOCHS, CLIPS_PER_LABEL, SECONDS, WINDOW = 5, 10, 100, 10, 3
 KEPT = (1.0, 0.5, 0.25, 0.12, 0.06)  # share of the clips of each label, if labels are unequal
 MIN_KEPT = 5  # clips, for three splits
 
-DEFAULT: Params = {"train.precision": "auto", "train.window_seconds": WINDOW, "train.weight_decay": 0.01}
+DEFAULT: Params = {
+    "resample_encode.cache": "input",  # some recipes change the input
+    "train.precision": "auto",
+    "train.window_seconds": WINDOW,
+    "train.weight_decay": 0.01,
+}
 RECIPES: dict[str, Params] = {
     "default": {},
     "cosine decay": {"train.lr_scheduler_type": "cosine"},
