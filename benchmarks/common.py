@@ -68,6 +68,9 @@ def make_feature_extractor() -> Wav2Vec2FeatureExtractor:
 def set_params(folder: Path, preset: str, values: dict[str, Any]) -> None:
     """Write a preset into a folder as its params.yaml, with some dotted keys changed."""
     params = yaml.safe_load((ROOT / "presets" / preset).read_text())
+    model = params["download"]["model"]
+    if model["source"] == "folder":
+        model["path"] = str(ROOT / model["path"])
     for key, value in values.items():
         *sections, last = key.split(".")
         node = params

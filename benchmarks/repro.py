@@ -13,7 +13,7 @@ import yaml
 
 from benchmarks.common import ROOT, Benchmark, Result, set_params, time_call
 
-PARTS = ["stages", "data/tables", "data/labels", ".dvc/config", ".dvcignore", "dvc.yaml"]
+PARTS = ["stages", "pretrained", "data/tables", "data/labels", ".dvc/config", ".dvcignore", "dvc.yaml"]
 RUNS = 5
 
 

@@ -1,6 +1,7 @@
 """Functions that the tests share: workspaces, DVC and git, clips, and errors."""
 
 import atexit
+import copy
 import os
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ PARTS = [
     "data/labels",
     "data/tables",
     "presets",
+    "pretrained",
     ".dvc/config",
     ".dvc/plots",
     ".dvcignore",
@@ -48,24 +50,30 @@ ALONE = {
     "tests/tools/test_sweep.py": "ray",
     "tests/train/test_ray_nodes.py": "ray",
 }
-# The demo with fewer and shorter clips: every stage runs in seconds.
-TINY = {
+TINY_CONFIG = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "conv_dim": [8, 8],
+    "conv_kernel": [400, 4],
+    "conv_stride": [160, 4],
+    "feat_extract_norm": "layer",
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "apply_spec_augment": False,
+    "layerdrop": 0.0,
+}
+# A model that is trained with all its parts, unlike that of the demo.
+RANDOM_WEIGHTS: dict[str, Any] = {
+    "download.model": {"source": "random_weights", "config": TINY_CONFIG},
+    "resample_encode.cache": "input",
+    "train.freeze": "none",
+}
+# The demo with fewer and shorter clips, and a smaller model with random weights: every stage runs in seconds.
+TINY = RANDOM_WEIGHTS | {
     "download.dataset.clips_per_label": 4,
     "download.dataset.seconds": 1.0,
-    "download.model.config": {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-        "conv_dim": [8, 8],
-        "conv_kernel": [400, 4],
-        "conv_stride": [160, 4],
-        "feat_extract_norm": "layer",
-        "num_conv_pos_embeddings": 4,
-        "num_conv_pos_embedding_groups": 2,
-        "apply_spec_augment": False,
-        "layerdrop": 0.0,
-    },
     "split.test_size": 0.25,
     "split.validation_size": 0.25,
     "train.threads": 1,  # two busy processes on two cores wait for each other's threads
@@ -167,7 +175,7 @@ def set_params(folder: Path, values: dict[str, Any]) -> None:
         node = params
         for section in sections:
             node = node[section]
-        node[last] = value
+        node[last] = copy.deepcopy(value)
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
@@ -323,7 +331,7 @@ def write_tiny_model(architecture: str, folder: Path = Path("models/base"), laye
         extractor = transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=64)
     else:
         name = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}[architecture]
-        config = getattr(transformers, f"{name}Config")(**TINY["download.model.config"] | {"num_hidden_layers": layers})
+        config = getattr(transformers, f"{name}Config")(**TINY_CONFIG | {"num_hidden_layers": layers})
         model = getattr(transformers, f"{name}Model")(config)
         extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=architecture != "wav2vec2")
     model.save_pretrained(folder)

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import yaml
-from helpers import ROOT, set_params
+from helpers import set_params
 
 from stages.common.paths import CLIPS, METRICS, SPLITS
 from stages.common.tables import read_json, read_table, write_table
@@ -23,6 +22,30 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_figures")]
 
 LABELS = ("a", "b", "c", "d")
 SAMPLING_RATE = 16_000
+# A filter bank over 25 ms, every 5 ms; then eight of those to a frame. The squared ReLU pools signal energy.
+HUBERT = {
+    "conv_dim": [64, 64],
+    "conv_kernel": [400, 8],
+    "conv_stride": [80, 8],
+    "conv_bias": True,
+    "feat_extract_norm": "layer",
+    "feat_extract_activation": "relu2",
+    "do_stable_layer_norm": True,
+    "hidden_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "classifier_proj_size": 64,
+    "apply_spec_augment": False,
+    "layerdrop": 0.0,
+    "hidden_dropout": 0.05,
+    "feat_proj_dropout": 0.05,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "final_dropout": 0.0,
+}
 TONES = 300 + 150 * np.arange(40)  # Hz
 
 
@@ -42,10 +65,13 @@ def write_chords(folder: Path, learnable: bool) -> None:
 def prepare(workspace: Path, learnable: bool) -> None:
     """Run download and split on chords: of each label 8 clips to train, 4 to validate, 12 to test."""
     write_chords(workspace / "clips", learnable)
-    demo = yaml.safe_load((ROOT / "params.yaml").read_text())["download"]["model"]["config"]
     values = {
         "download.dataset": {"source": "folder", "path": "clips", "max_rejected": 0},
-        "download.model.config": demo | {"conv_dim": [64, 64]},
+        "download.model": {"source": "random_weights", "config": HUBERT},
+        "resample_encode.cache": "input",
+        "train.freeze": "none",
+        "train.learning_rate": 3e-3,
+        "train.head_learning_rate": None,
         "split.test_size": 1 / 2,
         "split.validation_size": 1 / 6,
         "train.window_seconds": None,

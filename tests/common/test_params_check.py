@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import ROOT, problems, set_params, user_error
+from helpers import RANDOM_WEIGHTS, ROOT, problems, set_params, user_error
 
 from stages.common.params_check import RENAMED_KEYS, check_params
 
@@ -20,7 +20,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def demo(folder: Path, values: dict[str, Any]) -> None:
     shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
-    set_params(folder, values)
+    set_params(folder, RANDOM_WEIGHTS | values)
 
 
 @pytest.mark.parametrize("old", RENAMED_KEYS)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import ROOT, TINY, digests, error_of, set_params, sha256_of, tone, user_error, write_tiny_model
+from helpers import ROOT, TINY_CONFIG, digests, error_of, set_params, sha256_of, tone, user_error, write_tiny_model
 
 from stages.common.tables import read_json, write_json
 from tools import export
@@ -46,7 +46,7 @@ def write_model(architecture: str, folder: Path) -> None:
         transformers.AutoModelForAudioClassification.from_pretrained(base, num_labels=3).save_pretrained(base)
         base.rename(folder)
         return
-    sizes: dict[str, Any] = TINY["download.model.config"] | {"use_weighted_layer_sum": architecture == "wavlm"}
+    sizes: dict[str, Any] = TINY_CONFIG | {"use_weighted_layer_sum": architecture == "wavlm"}
     config = transformers.AutoConfig.for_model(architecture, num_labels=3, **sizes)
     transformers.AutoModelForAudioClassification.from_config(config).save_pretrained(folder)
     transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)

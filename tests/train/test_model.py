@@ -5,7 +5,15 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from helpers import ARCHITECTURES, TINY, change_config, finetuned_weights, set_params, user_error, write_tiny_model
+from helpers import (
+    ARCHITECTURES,
+    TINY_CONFIG,
+    change_config,
+    finetuned_weights,
+    set_params,
+    user_error,
+    write_tiny_model,
+)
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForAudioClassification,
@@ -193,8 +201,7 @@ def test_layers_without_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_lora_needs_names_for_other_architectures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    sizes = TINY["download.model.config"]
-    Wav2Vec2ConformerModel(Wav2Vec2ConformerConfig(**sizes)).save_pretrained(BASE)
+    Wav2Vec2ConformerModel(Wav2Vec2ConformerConfig(**TINY_CONFIG)).save_pretrained(BASE)
     error = user_error(lambda: build(BASE, lora={}))
     assert error.key == "train.lora.target_modules"
     assert "linear_q" in str(error)

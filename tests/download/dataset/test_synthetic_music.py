@@ -9,7 +9,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stages.download.dataset.synthetic_music import GENRES, SAMPLING_RATE, compose, parse_chord
+from stages.download.dataset.synthetic_music import GENRES, GROOVES, SAMPLING_RATE, STYLES, compose, parse_chord
 
 
 def loudness(clip: np.ndarray) -> float:
@@ -53,6 +53,13 @@ def test_loudness_of_every_genre(genre: str) -> None:
     assert min(levels) > -35
     assert max(levels) - min(levels) > 3
     assert max(np.abs(clip.astype(int)).max() for clip in clips) < 32_767
+
+
+@pytest.mark.parametrize("genre", GENRES)
+def test_patterns_are_bars_of_one_metre(genre: str) -> None:
+    style = STYLES[genre]
+    drums = [pattern for groove in style.grooves for pattern in GROOVES[groove] if pattern]
+    assert len({len(pattern) for pattern in [*style.bass, *style.comp, *drums]}) == 1
 
 
 def test_unknown_genre() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fakes.hub.server import LocalHub
 from fakes.small_hub import DISTILHUBERT, checkpoint, small_distilhubert, stage
-from helpers import TINY, set_params, user_error
+from helpers import TINY_CONFIG, set_params, user_error
 from transformers import (
     AutoFeatureExtractor,
     AutoModel,
@@ -66,7 +66,7 @@ def test_folder_is_copied(checkpoint_folder: Path) -> None:
 def write_mert(folder: Path, **config: Any) -> None:
     """Write a tiny checkpoint of MERT-v1-95M's layout: a HuBERT's weights, with the names of its publication."""
     names = {"original0": "weight_g", "original1": "weight_v"}
-    model = HubertModel(HubertConfig(**TINY["download.model.config"] | {"conv_bias": False, "mask_time_prob": 0.0}))
+    model = HubertModel(HubertConfig(**TINY_CONFIG | {"conv_bias": False, "mask_time_prob": 0.0}))
     weights = {}
     for name, weight in model.state_dict().items():
         parts = name.split(".parametrizations.weight.")
@@ -127,7 +127,7 @@ def test_weights_that_do_not_fit_a_changed_config(
 @pytest.mark.slow
 def test_head_of_a_checkpoint_is_left_out(workspace: Path) -> None:
     """It is not used without changed keys, either."""
-    config = HubertConfig(num_labels=3, **TINY["download.model.config"])
+    config = HubertConfig(num_labels=3, **TINY_CONFIG)
     HubertForSequenceClassification(config).save_pretrained("classifier")
     Wav2Vec2FeatureExtractor().save_pretrained("classifier")
     source = {"source": "folder", "path": "classifier"}

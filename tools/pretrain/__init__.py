@@ -1,0 +1,1 @@
+"""Pretrain the demo's base model on composed music."""
