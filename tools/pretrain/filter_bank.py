@@ -32,7 +32,7 @@ PILOT = 64.0  # value of the constant channels
 
 
 def make_config() -> HubertConfig:
-    """Return the config: 0.5 million weights, 25 frames a second."""
+    """Return the config: 0.6 million weights, 25 frames a second."""
     return HubertConfig(
         conv_dim=[PHASES * BANDS + PILOTS, GAINS * BANDS + PILOTS, 2 * BANDS + PILOTS],
         conv_kernel=[KERNEL, 1, POOL],
