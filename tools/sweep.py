@@ -131,7 +131,7 @@ class Sweep:
         """Return the line about an experiment that ended. output: of git and DVC; it is written to a file if failed."""
         if self.git_remote:
             fetch_experiments(self.git_remote, self.source.commit)
-        accuracy = read_accuracy(f"{exp_refs(self.source.commit)}/{name}")
+        accuracy = read_test_accuracy(f"{exp_refs(self.source.commit)}/{name}")
         if status == "ok" and accuracy is not None:
             return f"finished in {seconds:.0f} s, accuracy {accuracy:.3f}"
         if status == "ok":
@@ -155,7 +155,7 @@ class Sweep:
                     del self._running[ready]
 
 
-def read_accuracy(revision: str) -> float | None:
+def read_test_accuracy(revision: str) -> float | None:
     """Read the test accuracy of an experiment; None if it is missing."""
     try:
         return float(json.loads(git("show", f"{revision}:./{METRICS}") or "")["accuracy"])
