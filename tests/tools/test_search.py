@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from threading import Event
 
@@ -15,6 +16,8 @@ from tools.revisions import experiments
 
 pytest.importorskip("optuna", reason="the extra search is not installed")
 
+from stages.train.checkpoints import CHECKPOINTS
+from tools.search import __main__ as search_main
 from tools.search.gain import corrected_gain
 from tools.search.report import describe_gain
 from tools.search.runs import Runner
@@ -90,6 +93,27 @@ def test_clones_that_cannot_be_removed(workspace: Path, monkeypatch: pytest.Monk
     runner = make_runner(workspace, "")
     runner.clear()
     runner.clear()
+
+
+def test_sigterm_ends_as_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["tools.search", "-S", "train.epochs=1,2"])
+    monkeypatch.setattr("tools.search.__main__.search", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            search_main.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_trials_share_the_checkpoints(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Namespace(name="x", address=None, jobs=1)
+    with search_main.opened_runner(options, None, Path(".dvc/tmp")) as (runner, _):
+        runner.clear()
+        clone = runner.folder / "sweep-1" / "project"
+    clone.mkdir(parents=True)
+    monkeypatch.chdir(clone)
+    assert CHECKPOINTS.top() == workspace / ".dvc" / "tmp" / "checkpoints"
 
 
 def test_few_clips_give_a_wide_interval() -> None:
