@@ -5,12 +5,13 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from fakes.fork_server import make_python
-from helpers import ROOT, user_error
+from helpers import ROOT, dvc, user_error
 
 from tools.revisions import experiments
 
@@ -24,6 +25,8 @@ from tools.search.runs import Runner
 from tools.search.space import check_space, parse_space
 from tools.search.study import opened_study, require_open
 from tools.sweep_task import Source
+
+SETTINGS: dict[str, Any] = {"seed": 0, "sampler": "tpe", "folds": None, "prune": False}
 
 
 @pytest.mark.parametrize(
@@ -55,8 +58,7 @@ def test_unknown_key(workspace: object) -> None:
 
 
 def open_study(folder: Path) -> None:
-    settings = {"seed": 0, "sampler": "tpe", "folds": None, "prune": False}
-    with opened_study(folder, "x", settings) as study:
+    with opened_study(folder, "x", SETTINGS) as study:
         require_open(study, 1, {"x-0": "", "x-winner": "", "x-y": ""})
 
 
@@ -69,6 +71,11 @@ def test_damaged_study(tmp_path: Path) -> None:
 
 def test_deleted_study(tmp_path: Path) -> None:
     assert "dvc exp remove x-0 x-winner" in str(user_error(lambda: open_study(tmp_path)))
+
+
+def test_same_search_twice(tmp_path: Path) -> None:
+    with opened_study(tmp_path, "x", SETTINGS):
+        assert "the search x runs already" in str(user_error(lambda: open_study(tmp_path)))
 
 
 def make_runner(folder: Path, message: str) -> Runner:
@@ -203,9 +210,11 @@ def test_killed_search_goes_on(env: dict[str, str], copied: Path) -> None:
         tested = has_file(experiments()[name], "metrics/metrics.json")
         assert tested == (name in ("search-winner", "search-committed")), name
 
+    dvc(copied, "exp", "remove", "search-1")
     status, output = run_search(env, *space)
     assert status == 0, output
     assert ": started, train" not in output
+    assert set(experiments()) == names
     assert (
         "evaluated on the test clips after 4 trials" in run_search(env, *space[:2], "--trials", "5", "--jobs", "2")[1]
     )

@@ -75,8 +75,10 @@ def _describe_gain(runner: Runner, study: optuna.Study, winner: FrozenTrial, com
     base = read_correct(committed)
     found = {}
     for trial in list_trials(study, TrialState.COMPLETE):
-        names = [name for name, _ in list_folds(f"{study.study_name}-{trial.number}", folds)]
-        found[trial.number] = read_correct([runner.revision(name) for name in names])
+        drawn = list_overrides(trial.params)
+        parts = list_folds(f"{study.study_name}-{trial.number}", folds)
+        # One that was removed runs again, from DVC's cache.
+        found[trial.number] = read_correct([_run(runner, name, [*drawn, *fold], TRAIN) for name, fold in parts])
         if not found[trial.number].index.equals(base.index):
             raise UserError(f"{study.study_name}-{trial.number} has other validation clips than the committed params")
     yield from describe_gain(pd.DataFrame(found), winner.number, base, groups_of(committed[0], base.index), folds)
