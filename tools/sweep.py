@@ -8,6 +8,7 @@ Run     python -m tools.sweep -S train.learning_rate=1e-4,3e-4 -S 'split.fold=ra
 
 import json
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -57,11 +58,22 @@ def connect(address: str | None) -> Any:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         if address.startswith("ray://"):
             raise UserError(f"{address}: Ray's client cannot do this; run it on a node of the cluster: --address=auto")
+        _require_open(address)
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"no connection to Ray: {' '.join(str(error).split())}") from None
     ray.cloudpickle.register_pickle_by_value(sweep_task)  # the nodes may not have this version of it
     return ray
+
+
+def _require_open(address: str) -> None:
+    """Raise OSError if nothing listens at HOST:PORT, for which Ray would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise OSError(f"{address}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def choose_resources(ray: Any, options: Namespace, threads: int) -> dict[str, float]:
@@ -131,7 +143,7 @@ class Sweep:
         """Return the line about an experiment that ended. output: of git and DVC; it is written to a file if failed."""
         if self.git_remote:
             fetch_experiments(self.git_remote, self.source.commit)
-        accuracy = read_accuracy(f"{exp_refs(self.source.commit)}/{name}")
+        accuracy = read_test_accuracy(f"{exp_refs(self.source.commit)}/{name}")
         if status == "ok" and accuracy is not None:
             return f"finished in {seconds:.0f} s, accuracy {accuracy:.3f}"
         if status == "ok":
@@ -155,7 +167,7 @@ class Sweep:
                     del self._running[ready]
 
 
-def read_accuracy(revision: str) -> float | None:
+def read_test_accuracy(revision: str) -> float | None:
     """Read the test accuracy of an experiment; None if it is missing."""
     try:
         return float(json.loads(git("show", f"{revision}:./{METRICS}") or "")["accuracy"])

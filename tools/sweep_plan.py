@@ -70,13 +70,18 @@ def list_experiments(set_param: list[str]) -> list[Experiment]:
             for problem in find_contradictions(content)[0]:
                 problems.setdefault(str(problem), []).append(name)
     except (DvcException, HydraException) as error:
-        reasons = [" ".join(str(part).split()) for part in (error, error.__cause__) if part]
-        raise UserError(f"-S: {': '.join(reasons)}") from None
+        raise UserError(f"-S: {explain_override(error)}") from None
     if problems:
         more = {problem: f" and {len(names) - 1} more" if names[1:] else "" for problem, names in problems.items()}
         errors = [UserError(f"{names[0]}{more[problem]}: {problem}") for problem, names in problems.items()]
         raise InvalidParamsError(errors)
     return list(found.values())
+
+
+def explain_override(error: DvcException | HydraException) -> str:
+    """Return one line about an override that DVC refuses: without what Hydra repeats, and its manual."""
+    parts = [" ".join(str(part).partition("See https:")[0].split()) for part in (error, error.__cause__) if part]
+    return ": ".join(part for part in parts if not any(part in other for other in parts if other != part))
 
 
 def _apply(overrides: list[str]) -> dict[str, Any]:

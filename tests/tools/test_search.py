@@ -2,19 +2,31 @@ import os
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from fakes.fork_server import make_python
-from helpers import ROOT, user_error
+from helpers import ROOT, dvc, user_error
 
 from tools.revisions import experiments
 
 pytest.importorskip("optuna", reason="the extra search is not installed")
 
+from stages.train.checkpoints import CHECKPOINTS
+from tools.search import __main__ as search_main
 from tools.search.gain import corrected_gain
+from tools.search.report import describe_gain
+from tools.search.runs import Runner
 from tools.search.space import check_space, parse_space
+from tools.search.study import opened_study, require_open
+from tools.sweep_task import Source
+
+SETTINGS: dict[str, Any] = {"seed": 0, "sampler": "tpe", "folds": None, "prune": False}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +36,8 @@ from tools.search.space import check_space, parse_space
         ("train.epochs=int(1.5,3)", "two integers"),
         ("train.dropout=log(0,1)", "above 0"),
         ("split.seed=1,2", "same clips"),
+        ("trian.epochs=1,2", "the keys to search are in train, "),
+        ("train.epochs=lgo(1,3)", "ranges are log("),
         ("train.epochs", "KEY=VALUES"),
     ],
 )
@@ -34,6 +48,101 @@ def test_invalid_space(text: str, expected: str) -> None:
 def test_corners_are_checked(workspace: object) -> None:
     space = parse_space(["train.epochs=int(0,3)", "train.freeze=none,base"])
     assert "train.epochs" in str(user_error(lambda: check_space(space, [])))
+
+
+def test_unknown_key(workspace: object) -> None:
+    space = parse_space(["train.learnin_rate=log(1e-4,1e-2)"])
+    assert "did you mean learning_rate?" in str(user_error(lambda: check_space(space, [])))
+    space = parse_space(["train.epochs.more=1,2", "train.xyz=1,2"])
+    assert "train.xyz: not in params.yaml; add it" in str(user_error(lambda: check_space(space, [])))
+
+
+def open_study(folder: Path) -> None:
+    with opened_study(folder, "x", SETTINGS) as study:
+        require_open(study, 1, {"x-0": "", "x-winner": "", "x-y": ""})
+
+
+def test_damaged_study(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"damaged" * 99)
+    message = str(user_error(lambda: open_study(tmp_path)))
+    assert "study.db: cannot be used: " in message
+    assert "file is not a database; if it is damaged, remove" in message
+
+
+def test_deleted_study(tmp_path: Path) -> None:
+    assert "dvc exp remove x-0 x-winner" in str(user_error(lambda: open_study(tmp_path)))
+
+
+def test_same_search_twice(tmp_path: Path) -> None:
+    with opened_study(tmp_path, "x", SETTINGS):
+        assert "the search x runs already" in str(user_error(lambda: open_study(tmp_path)))
+
+
+def make_runner(folder: Path, message: str) -> Runner:
+    """Return a runner of which each experiment ends with this message."""
+    source = Source(str(folder), "0" * 40, "", "", "", None, ("", ""))
+    return Runner(
+        source, lambda *_: iter(["host", message]), None, folder / "clones", folder / "logs", Event(), local=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"), [("failed\nERROR: no space", "no space"), ("ok\n", "its result is missing")]
+)
+def test_reason_of_a_failed_trial(workspace: Path, message: str, expected: str) -> None:
+    runner = make_runner(workspace, message)
+    assert expected in str(user_error(lambda: runner.run("x-0", [], "train")))
+    assert expected in (workspace / "logs" / "x-0.log").read_text()
+
+
+def test_clones_that_cannot_be_removed(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if a process wrote there
+    runner = make_runner(workspace, "")
+    runner.clear()
+    runner.clear()
+
+
+def test_sigterm_ends_as_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["tools.search", "-S", "train.epochs=1,2"])
+    monkeypatch.setattr("tools.search.__main__.search", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            search_main.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_trials_share_the_checkpoints(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Namespace(name="x", address=None, jobs=1)
+    with search_main.opened_runner(options, None, Path(".dvc/tmp")) as (runner, _):
+        runner.clear()
+        clone = runner.folder / "sweep-1" / "project"
+    clone.mkdir(parents=True)
+    monkeypatch.chdir(clone)
+    assert CHECKPOINTS.top() == workspace / ".dvc" / "tmp" / "checkpoints"
+
+
+def test_few_clips_give_a_wide_interval() -> None:
+    rng = np.random.default_rng(0)
+    for number in (3, 6, 12):
+        tables = [rng.random((number, 4)) < 0.7 for _ in range(40)]
+        intervals = [corrected_gain(table[:, 1:], table[:, 0], None)[1:] for table in tables]
+        assert np.mean([low <= 0 <= high for low, high in intervals]) >= 0.9
+    same = np.ones((12, 1), bool)
+    _, low, high = corrected_gain(same, same[:, 0], None)
+    assert low < -0.1
+    assert high > 0.1
+
+
+@pytest.mark.parametrize(("number", "few"), [(59, True), (60, False)])
+def test_report_says_if_clips_are_few(number: int, few: bool) -> None:
+    table = pd.DataFrame({0: [True] * 2 * number})
+    groups = np.arange(2 * number) // 2
+    text = "\n".join(describe_gain(table, 0, table[0], groups, None))
+    assert f"on {2 * number} validation clips of {number} groups" in text
+    assert (f"{number} independent validation clips are too few" in text) == few
+    assert "groups" not in "".join(describe_gain(table, 0, table[0], np.arange(2 * number), None))
 
 
 def test_gain_is_corrected_for_the_choice() -> None:
@@ -95,15 +204,17 @@ def test_killed_search_goes_on(env: dict[str, str], copied: Path) -> None:
     assert all(again[name] == line for name, line in started.items() if name != done)  # the same values
     names = {f"search-{number}" for number in range(4)} | {"search-winner", "search-committed"}
     assert set(experiments()) == names
-    assert "best of 4 trials (4 finished)" in output
+    assert "Trials: 4 finished." in output
     assert "On the test clips, A is committed and B the winner" in output
     for name in names:
         tested = has_file(experiments()[name], "metrics/metrics.json")
         assert tested == (name in ("search-winner", "search-committed")), name
 
+    dvc(copied, "exp", "remove", "search-1")
     status, output = run_search(env, *space)
     assert status == 0, output
     assert ": started, train" not in output
+    assert set(experiments()) == names
     assert (
         "evaluated on the test clips after 4 trials" in run_search(env, *space[:2], "--trials", "5", "--jobs", "2")[1]
     )

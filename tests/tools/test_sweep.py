@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -199,6 +200,14 @@ def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install --constraint constraints.txt --editable '.[ray]'" in str(
         user_error(lambda: sweep.connect(None))
     )
+
+
+def test_no_cluster_at_the_address() -> None:
+    with socket.socket() as taken:  # it does not listen
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert f"no connection to Ray: {address}: Connection refused" in str(user_error(lambda: sweep.connect(address)))
+    assert "no connection to Ray" in str(user_error(lambda: sweep.connect("127.0.0.1:99999")))
 
 
 @pytest.mark.parametrize(

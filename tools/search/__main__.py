@@ -12,6 +12,7 @@ Run     python -m tools.search -S 'train.learning_rate=log(1e-5,1e-3)' -S train.
 import argparse
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -138,6 +139,7 @@ def search(options: argparse.Namespace) -> int:
 def main() -> None:
     """Run the search; exit status 1 if a trial failed."""
     options = read_options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the trainings, and remove their clones
     try:
         import optuna  # noqa: F401
     except ImportError:

@@ -7,8 +7,11 @@ measures it on the clips that are not in the resample.
 
 import numpy as np
 
+from stages.evaluate.intervals import difference_interval
+
 RESAMPLES = 4000
 PERCENTILES = [2.5, 97.5]
+MIN_CLIPS = 60  # independent ones, for the interval to mean anything
 
 
 def corrected_gain(
@@ -18,8 +21,11 @@ def corrected_gain(
 
     Each resample draws groups of clips with replacement, picks the trial that is best on them, and measures its gain on
     the groups that were not drawn. These are about a third of all, so their gains vary more than that of all clips
-    would. The interval is narrowed for this, as for a jackknife that leaves out groups (Shao and Wu, 1989). In
-    simulations (60 to 400 clips, 1 to 50 trials that are equally good), it contained zero in 91 to 99% of cases.
+    would. The interval is narrowed for this, as for a jackknife that leaves out groups (Shao and Wu, 1989). If trials
+    and committed params differ on few clips, it is too narrow (it contained zero in 40% of some cases), so it is at
+    least as wide as the score interval of the winner, moved to the corrected gain. In simulations (10 to 200 clips,
+    alone or in groups of 5; 1 or 10 trials, independent or the same on 80% of the clips, equally good or not; accuracy
+    0.7 or 0.95), it contained the gain of the winner in 91 to 100% of cases.
 
     Args:
         trials: bool (clips, trials), whether each clip was classified correctly; of several best, the first wins.
@@ -44,4 +50,7 @@ def corrected_gain(
     share = float((left @ sizes).mean() / sizes.sum())
     middle = float(measured.mean())
     low, high = middle + np.sqrt(share / (1 - share)) * (np.percentile(measured, PERCENTILES) - middle)
-    return middle, float(low), float(high)
+    best = trials[:, trials.mean(axis=0).argmax()]
+    shift = middle - (best.mean() - committed.mean())
+    score_low, score_high = difference_interval(committed, best, groups)
+    return middle, max(-1.0, min(low, score_low + shift)), min(1.0, max(high, score_high + shift))

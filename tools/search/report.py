@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
@@ -10,7 +11,7 @@ from stages.common.errors import UserError
 from stages.common.paths import SELECTION_CLIPS
 from tools import compare
 from tools.revisions import groups_of, read_predictions
-from tools.search.gain import corrected_gain
+from tools.search.gain import MIN_CLIPS, corrected_gain
 from tools.search.runs import EVALUATE, TRAIN, Runner, read_all_params
 from tools.search.study import SETTINGS, find_winner, list_overrides, list_trials
 from tools.search.trials import REASON, list_folds
@@ -54,7 +55,7 @@ def _describe_winner(study: optuna.Study, winner: FrozenTrial) -> Iterator[str]:
     counts = {word: sum(trial.state == state for trial in trials) for state, word in STATES.items()}
     listed = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     yield from (f"# Search {name}", "")
-    yield f"The winner is {name}-{winner.number}, the best of {len(trials)} trials ({listed}) on the validation clips."
+    yield f"The winner is {name}-{winner.number}, the best on the validation clips. Trials: {listed}."
     yield from ("", "| key | winner | committed |", "|---|---|---|")
     committed = read_all_params([])
     for override in list_overrides(winner.params):
@@ -71,26 +72,42 @@ def read_correct(revisions: list[str]) -> pd.Series:
 
 def _describe_gain(runner: Runner, study: optuna.Study, winner: FrozenTrial, committed: list[str]) -> Iterator[str]:
     folds = study.user_attrs[SETTINGS]["folds"]
-    finished = list_trials(study, TrialState.COMPLETE)
     base = read_correct(committed)
     found = {}
-    for trial in finished:
-        names = [name for name, _ in list_folds(f"{study.study_name}-{trial.number}", folds)]
-        found[trial.number] = read_correct([runner.revision(name) for name in names])
+    for trial in list_trials(study, TrialState.COMPLETE):
+        drawn = list_overrides(trial.params)
+        parts = list_folds(f"{study.study_name}-{trial.number}", folds)
+        # One that was removed runs again, from DVC's cache.
+        found[trial.number] = read_correct([_run(runner, name, [*drawn, *fold], TRAIN) for name, fold in parts])
         if not found[trial.number].index.equals(base.index):
             raise UserError(f"{study.study_name}-{trial.number} has other validation clips than the committed params")
-    groups = groups_of(committed[0], base.index)
-    table = pd.DataFrame(found).to_numpy()
-    gain, low, high = corrected_gain(table, base.to_numpy(), groups)
-    where = f"{len(base)} validation clips" + (f" of {len(set(groups))} groups" if groups is not None else "")
+    yield from describe_gain(pd.DataFrame(found), winner.number, base, groups_of(committed[0], base.index), folds)
+
+
+def describe_gain(
+    trials: pd.DataFrame, winner: int, committed: pd.Series, groups: np.ndarray | None, folds: int | None
+) -> Iterator[str]:
+    """Yield lines about the validation accuracy.
+
+    Args:
+        trials: bool, whether each clip was classified correctly, a column for each trial. winner: its column.
+        committed: the same for the committed params.
+        groups: an id for each clip, or None.
+    """
+    gain, low, high = corrected_gain(trials.to_numpy(), committed.to_numpy(), groups)
+    number = len(trials) if groups is None else len(set(groups))
+    where = f"{len(trials)} validation clips" + (f" of {number} groups" if number < len(trials) else "")
     where += f" in {folds} folds" if folds else ""
-    best = found[winner.number].mean()
-    uncorrected = 100 * (best - base.mean())
-    yield f"- Validation accuracy, on {where}: winner {best:.3f}, committed {base.mean():.3f}."
+    best, base = trials[winner].mean(), committed.mean()
+    yield f"- Validation accuracy, on {where}: winner {best:.3f}, committed {base:.3f}."
+    interval = f"{100 * gain:+z.1f} points (95% {100 * low:+z.1f} to {100 * high:+z.1f})"
     yield (
-        f"- Gain on the validation clips, corrected for the choice among {len(finished)} trials: "
-        f"{100 * gain:+.1f} points (95% {100 * low:+.1f} to {100 * high:+.1f}); not corrected {uncorrected:+.1f}."
+        f"- Gain on the validation clips, corrected for the choice (finished trials: {trials.shape[1]}): {interval}; "
+        f"not corrected {100 * (best - base):+z.1f}."
     )
+    if number < MIN_CLIPS:
+        few = f"{number} independent validation clips are too few to measure a gain: with fewer than {MIN_CLIPS}, "
+        yield f"- {few}even a large one can be chance."
 
 
 def _describe_test(committed: str, winner: str) -> Iterator[str]:

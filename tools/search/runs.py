@@ -89,7 +89,8 @@ class Runner:
             return self.revision(name)
         if stopped.is_set() or self.interrupted.is_set():
             raise StoppedError
-        output += f"error: its result is missing; share the folder {self.source.url}, or use --git-remote\n"
+        if status == "ok":
+            output += f"error: its result is missing; share the folder {self.source.url}, or use --git-remote\n"
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{name}.log"
         log.write_text(output, encoding="utf-8")
@@ -111,7 +112,7 @@ class Runner:
     def clear(self) -> None:
         """Remove the clones that a killed search left."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)  # a process of that search may still write there
 
 
 def read_all_params(overrides: list[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Read the space of a search from the command line, and check it."""
 
+import difflib
 import math
 import re
 from typing import Any
@@ -11,8 +12,9 @@ from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from stages.common.errors import UserError
+from stages.common.params import read_file
 from stages.common.paths import PARAMS
-from tools.sweep_plan import list_experiments
+from tools.sweep_plan import explain_override, list_experiments
 
 RANGE = re.compile(r"(log|uniform|int)\((.*)\)")
 EXAMPLES = "log(1e-5,1e-3), uniform(0,0.2) or int(5,15)"
@@ -39,7 +41,7 @@ def parse_space(set_param: list[str]) -> Space:
             raise UserError(f"-S {text}: must be KEY=VALUES, with values such as {EXAMPLES}, or a,b")
         if not key.startswith(SEARCHED):
             known = ", ".join(name.rstrip(".") for name in SEARCHED)
-            raise UserError(f"-S {key}: all trials must have the same clips; the sections to search are {known}")
+            raise UserError(f"-S {key}: the keys to search are in {known}; all trials must have the same clips")
         if key in space:
             raise UserError(f"-S {key}: given twice; keep one")
         found = RANGE.fullmatch(values)
@@ -71,14 +73,26 @@ def _parse_choices(text: str) -> BaseDistribution:
             override.partition("=")[2] for [override] in (row[PARAMS.name] for row in get_hydra_sweeps(overrides))
         ]
     except (DvcException, HydraException) as error:
-        reasons = [" ".join(str(part).split()) for part in (error, error.__cause__) if part]
-        raise UserError(f"-S {text}: {', '.join(reasons)}") from None
+        raise UserError(f"-S {text}: {explain_override(error)}; ranges are {EXAMPLES}") from None
     return CategoricalDistribution(list(dict.fromkeys(values)))
 
 
 def to_override(key: str, value: Any) -> str:
     """Return the override of a drawn value, for `dvc exp run -S`. Numbers are rounded to four digits."""
     return f"{key}={float(f'{value:.{DIGITS}g}')!r}" if isinstance(value, float) else f"{key}={value}"
+
+
+def _require_key(content: Any, key: str) -> None:
+    """Raise UserError if params.yaml does not have a dotted key. content: of the file."""
+    for part in key.split("."):
+        if not isinstance(content, dict):  # DVC knows what it can set in a list
+            return
+        if part not in content:
+            near = difflib.get_close_matches(part, map(str, content), n=1)
+            raise UserError(
+                f"-S {key}: not in params.yaml" + (f", did you mean {near[0]}?" if near else "; add it there")
+            )
+        content = content[part]
 
 
 def check_space(space: Space, fixed: list[str]) -> None:
@@ -88,6 +102,9 @@ def check_space(space: Space, fixed: list[str]) -> None:
         InvalidParamsError: with all problems.
         UserError: a key is unknown.
     """
+    content = read_file()
+    for key in space:
+        _require_key(content, key)
     lists = []
     number = 1
     for key, distribution in space.items():

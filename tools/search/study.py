@@ -10,6 +10,7 @@ from typing import Any
 import filelock
 import numpy as np
 import optuna
+import sqlalchemy.exc
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -31,7 +32,7 @@ def opened_study(folder: Path, name: str, settings: dict[str, Any]) -> Iterator[
     """Yield the study of a search, a new one or that of an earlier run. No other process uses it inside the block.
 
     Raises:
-        UserError: the search runs already, or the earlier one has other settings.
+        UserError: the search runs already, the earlier one has other settings, or its storage cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,6 +54,11 @@ def opened_study(folder: Path, name: str, settings: dict[str, Any]) -> Iterator[
                 storage.engine.dispose()
     except filelock.Timeout:
         raise UserError(f"the search {name} runs already; wait until it ends, or choose another --name") from None
+    except (sqlalchemy.exc.DatabaseError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        reason = str(cause).partition("\n")[0]
+        fix = f"if it is damaged, remove {folder}, and the experiments {name}-* with dvc exp remove"
+        raise UserError(f"cannot be used: {reason}; {fix}", file=folder / "study.db") from None
 
 
 def _compare(study: optuna.Study, folder: Path, settings: dict[str, Any]) -> None:
@@ -121,7 +127,9 @@ def require_open(study: optuna.Study, trials: int, experiments: dict[str, str]) 
         other for other in experiments if re.fullmatch(rf"{re.escape(name)}-(\d+|winner|committed)(-fold\d+)?", other)
     )
     if not drawn and left:
-        raise UserError(f"{left[0]} is an experiment of an earlier search; dvc exp remove it, or choose another --name")
+        raise UserError(
+            f"an earlier search {name} left experiments; choose another --name, or: dvc exp remove {' '.join(left)}"
+        )
 
 
 def close(study: optuna.Study) -> None:

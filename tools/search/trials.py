@@ -26,7 +26,7 @@ def list_folds(name: str, folds: int | None) -> list[tuple[str, list[str]]]:
     return [(f"{name}-fold{fold}", [number, f"split.validation_fold={fold}"]) for fold in range(folds)]
 
 
-def read_accuracy(revision: str) -> float:
+def read_validation_accuracy(revision: str) -> float:
     """Return the validation accuracy of an experiment.
 
     Raises:
@@ -122,7 +122,7 @@ class Trials:
                 if self.runner.interrupted.is_set():
                     raise
                 raise optuna.TrialPruned from None
-            found.append(read_accuracy(revision))
+            found.append(read_validation_accuracy(revision))
             means = [float(np.mean(found[: number + 1])) for number in range(len(found))]
             if self.prune and self.folds and len(found) < self.folds and report(means):
                 raise optuna.TrialPruned
