@@ -22,8 +22,8 @@ from stages.common.params import load_params
 from stages.common.paths import ENCODED, RAW, SPLITS
 from stages.common.tables import read_table
 
-SEEDS, EPOCHS, CLIPS_PER_LABEL, SECONDS, WINDOW = 5, 10, 50, 5, 3
-KEPT = (1.0, 0.8, 0.65, 0.5, 0.4, 0.32, 0.25, 0.2, 0.16, 0.12)  # share of the clips of each label, if they are unequal
+SEEDS, EPOCHS, CLIPS_PER_LABEL, SECONDS, WINDOW = 5, 7, 30, 5, 3
+KEPT = (1.0, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2)  # share of the clips of each label, if they are unequal
 
 DEFAULT: Params = {
     "resample_encode.cache": "input",  # which some recipes change

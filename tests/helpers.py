@@ -82,6 +82,8 @@ TINY = RANDOM_WEIGHTS | {
     "train.epochs": 3,
     "train.batch_size": 2,
     "train.window_seconds": 0.5,
+    "train.learning_rate": 0.003,  # as for all random weights
+    "train.head_learning_rate": None,
 }
 
 
