@@ -16,6 +16,8 @@ from stages.evaluate import metrics
 from stages.evaluate.__main__ import main
 from stages.publish.__main__ import main as publish
 
+TOLERANCE = 5e-4  # of probabilities; data/encoded is in float16
+
 pytestmark = pytest.mark.slow
 
 
@@ -35,13 +37,13 @@ def test_predictions_agree_with_pipeline(finished: Path, table: pd.DataFrame) ->
     labels = list(table.columns[3:])
     np.testing.assert_allclose(table[labels].sum(axis=1), 1.0, atol=1e-4)
     assert (table[labels].idxmax(axis=1) == table["prediction"]).all()
-    assert table[labels].to_numpy().std() > 0.01  # if all were equal, agreement would mean nothing
+    assert table[labels].to_numpy().std() > 4 * TOLERANCE  # if all were equal, agreement would mean nothing
     classify = pipeline("audio-classification", model=str(finished / "models/published"), top_k=len(labels))
     for _, row in table.iterrows():
         samples = load_audio(finished / f"data/raw/audio/{row['label']}/{row['clip']}.wav", 16_000)
         expected = {item["label"]: item["score"] for item in classify(samples)}
         assert max(expected, key=expected.get) == row["prediction"]
-        np.testing.assert_allclose([expected[label] for label in labels], row[labels].astype(float), atol=5e-4)
+        np.testing.assert_allclose([expected[label] for label in labels], row[labels].astype(float), atol=TOLERANCE)
 
 
 def test_metrics_agree_with_predictions(finished: Path, table: pd.DataFrame, measured: dict[str, Any]) -> None:
