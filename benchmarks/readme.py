@@ -19,7 +19,8 @@ Each table was measured in one run on one machine: compare ratios, not absolute 
   Whisper checkpoint in `../shared`, which are not part of the project.
 - `python -m benchmarks recipes` measures the [recipes](../docs/recipes.md) that are off by default, on two
   cores in a quarter of an hour.
-- `python -m benchmarks audit` searches for planted wrong labels. It trains the demo five times.
+- `python -m benchmarks audit` searches for planted wrong labels. It trains the demo ten times. `real-audit` does so on
+  the clips in `../shared`, without training a model.
 - `python -m benchmarks growth` runs all stages on up to 100,000 short clips. It has not been timed.
 - `python -m benchmarks --device cuda gtzan course` runs the whole pipeline with these presets. `gtzan` took two
   minutes on an H200; `course` needs a GPU and has not been timed.

@@ -19,7 +19,7 @@ from stages.common.errors import UserError
 from stages.common.stage import command_parser, run_command
 from stages.evaluate.intervals import accuracy_interval
 from stages.evaluate.metrics import mean_f1
-from tools.revisions import experiments, groups_of, read_predictions, show
+from tools.revisions import experiments, find_file, groups_of, read_predictions, show
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -31,6 +31,8 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 def read_params(name: str) -> dict[str, Any]:
     """Read the params of an experiment, by dotted key."""
+    if find_file(name):
+        raise UserError(f"{name} does not name the params of a fold; name experiments or git revisions")
     return {key[1:]: value for key, value in flat(YAML(typ="safe").load(show(name, "params.yaml"))).items()}
 
 

@@ -100,20 +100,28 @@ def read_predictions(source: str, probabilities: bool = False, path: Path = PRED
     return table
 
 
-def groups_of(source: str, clips: pd.Index) -> np.ndarray | None:
-    """Return the groups of clips from data/splits.csv of a file's workspace, a revision or an experiment.
+def read_tracked(source: str, path: Path) -> pd.DataFrame | None:
+    """Read a table that DVC tracks, of a file's workspace, a revision or an experiment.
 
-    None if DVC's cache does not have it, or if it does not list all the clips.
+    None if there is none, or if DVC's cache does not have it.
     """
     from dvc import api
     from dvc.exceptions import DvcException
 
     try:
-        if find_file(source):
-            splits = read_table(io.BytesIO(SPLITS.read_bytes()))
-        else:
-            splits = read_table(io.BytesIO(api.read(str(SPLITS), rev=find(source), mode="rb")))
+        content = path.read_bytes() if find_file(source) else api.read(str(path), rev=find(source), mode="rb")
     except (OSError, DvcException):
+        return None
+    return read_table(io.BytesIO(content))
+
+
+def groups_of(source: str, clips: pd.Index) -> np.ndarray | None:
+    """Return the groups of clips from data/splits.csv of a file's workspace, a revision or an experiment.
+
+    None if DVC's cache does not have it, or if it does not list all the clips.
+    """
+    splits = read_tracked(source, SPLITS)
+    if splits is None:
         return None
     groups = splits.set_index("clip")["group"]
     return groups.reindex(clips).to_numpy() if clips.isin(groups.index).all() else None

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import yaml
 from fakes.browser import start_chromium
-from helpers import git, set_params, user_error
+from helpers import dvc, git, set_params, user_error
 
 from stages.common.tables import read_table
 from stages.download.__main__ import download_dataset
@@ -54,6 +55,14 @@ def test_audit_from_clips_to_corrections(music: Path, run_tool: RunTool) -> None
         first.find_element("css selector", ".new").send_keys("=B  <")  # the label =b <
         second.find_element("css selector", "input[value=drop]").click()
         second.find_element("css selector", ".note").send_keys('not "music"')
+        # By keys: a decision without a label is none, and notes are typed.
+        body = chromium.find_element("css selector", "body")
+        body.send_keys("u")  # no clip has the focus
+        second.find_element("css selector", "input[value=drop]").send_keys("u")
+        assert [one.get_attribute("data-state") for one in (first, second)] == ["change", "undecided"]
+        body.send_keys("n")
+        chromium.switch_to.active_element.send_keys("d")
+        assert [one.get_attribute("data-state") for one in (first, second)] == ["change", "drop"]
         chromium.refresh()
         assert chromium.find_element("id", "status").text == "2 of 2 decided"
         chromium.find_element("id", "save").click()
@@ -123,15 +132,87 @@ def test_folds_of_experiments(project: Path, capsys: pytest.CaptureFixture[str])
         git(project, "add", ".")
         git(project, "commit", "-q", "-m", "Fold")
         git(project, "tag", f"fold-{fold}")
-    clips = pd.DataFrame({"clip": [f"c{n}" for n in range(5)], "label": ["x", "z", "z", "z", "x"]})
+    clips = pd.DataFrame({"clip": [f"c{n}" for n in range(5)], "label": ["x", "z", "z", "z", "x"], "sha256": ""})
     folds = probabilities.read_experiments(["fold-1", "fold-0"], clips)
     assert folds.clips == ["c0", "c1", "c2", "c3"]
     assert folds.given.tolist() == [0, 1, 1, 1]
     assert folds.probabilities[1].tolist() == [0.3, 0.7]
     output = capsys.readouterr().out
-    assert "1 of 5 clips are in no test split" in output
+    assert "1 of 5 clips have no test prediction" in output
     assert "1 labels were changed since these experiments" in output
+    assert "the clips of fold-0" in output  # are not in a cache
     others = clips.assign(clip="other " + clips["clip"])
     assert "other clips than data/raw" in str(
         user_error(lambda: probabilities.read_experiments(["fold-1", "fold-0"], others))
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (["clip,label,prediction", "c0,x,x"], "fold-0: its predictions have no probability for each label"),
+        (["clip,label,prediction,x,z", "c0,x,x,0.7,much"], "the probabilities of c0"),
+        (["clip,label,prediction,x,z", "c0,x,x,0,0"], "the probabilities of c0"),
+        (["clip,label,prediction,x,z", "c0,x,x,1.5,-0.5"], "the probabilities of c0"),
+        (["clip,label,prediction,x,z", "c1,x,x,0.7,0.3"], "clip c1 is a test clip of fold-0 and of fold-1"),
+    ],
+)
+def test_wrong_predictions_of_experiments(project: Path, rows: list[str], expected: str) -> None:
+    for fold, lines in enumerate([rows, ["clip,label,prediction,x,z", "c1,z,z,0.3,0.7"]]):
+        (project / "metrics/predictions.csv").write_text("\n".join([*lines, ""]))
+        (project / "params.yaml").write_text(f"split: {{folds: 2, fold: {fold}}}\n")
+        git(project, "add", ".")
+        git(project, "commit", "-q", "-m", "Fold")
+        git(project, "tag", f"fold-{fold}")
+    clips = pd.DataFrame({"clip": ["c0", "c1"], "label": ["x", "z"], "sha256": ""})
+    error = user_error(lambda: probabilities.read_experiments(["fold-0", "fold-1"], clips))
+    assert expected in str(error)
+
+
+# A stage with the outputs of download, split and evaluate: four recordings, two of them in the test split of each fold.
+RUN = """
+from pathlib import Path
+import yaml
+params = yaml.safe_load(open("params.yaml"))
+lines = {
+    "data/raw/clips.csv": ["clip,label,sha256", *(f"c{n},{'xz'[n % 2]},{params['seed']}{n}" for n in range(4))],
+    "data/splits.csv": ["clip,label,split,group", *(f"c{n},x,test,{'aabb'[n]}" for n in range(4))],
+    "metrics/predictions.csv": ["clip,label,prediction,x,z"]
+    + [f"c{n},{'xz'[n % 2]},x,0.{9 - n},0.{1 + n}" for n in range(params["split"]["fold"], 4, 2)],
+}
+for path, rows in lines.items():
+    Path(path).parent.mkdir(exist_ok=True)
+    Path(path).write_text("\\n".join([*rows, ""]))
+"""
+
+
+@pytest.mark.slow
+def test_folds_of_dvc_experiments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "run.py").write_text(RUN)
+    outs = ["data/raw", "data/splits.csv", {"metrics/predictions.csv": {"cache": False}}]
+    run = {"cmd": "python -c \"exec(open('run.py').read())\"", "params": ["split", "seed"], "outs": outs}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"run": run}}))
+    (project / "params.yaml").write_text("split: {folds: 2, fold: 0}\nseed: 1\n")
+    dvc(project, "init", "-q")
+    dvc(project, "config", "core.analytics", "false")
+    git(project, "add", ".")
+    git(project, "commit", "-q", "-m", "Start")
+    for fold in range(2):
+        dvc(project, "exp", "run", "--name", f"k{fold}", "-S", f"split.fold={fold}")
+    clips = read_table(project / "data/raw/clips.csv")
+    folds = probabilities.read_experiments([], clips)
+    assert folds.clips == ["c0", "c2", "c1", "c3"]
+    assert folds.probabilities[:, 0].tolist() == [0.9, 0.7, 0.8, 0.6]
+    assert capsys.readouterr().out.startswith("the groups of 4 clips are in several folds")
+    # A name is not a recording: c1 is another one now.
+    changed = clips.assign(sha256=clips["sha256"].replace("11", "21"))
+    assert probabilities.read_experiments([], changed).clips == ["c0", "c2", "c3"]
+    dvc(project, "exp", "remove", "k1")
+    assert "fold 1 of 2 is missing" in str(user_error(lambda: probabilities.read_experiments([], clips)))
+
+
+@pytest.mark.parametrize("arguments", [["--crossval", "--base"], ["--folds", "3", "k0"], ["--page-clips", "0"]])
+def test_options_that_contradict(run_tool: RunTool, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_tool(audit, *arguments)
+    assert stop.value.code == 2

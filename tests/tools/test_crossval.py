@@ -53,6 +53,12 @@ def test_experiments_of_several_runs(
     assert expected in error_of(lambda: run_tool(crossval, *names))
 
 
+@pytest.mark.parametrize("name", ["workspace", "metrics/predictions.csv"])
+def test_predictions_without_params(project: Path, run_tool: RunTool, name: str) -> None:
+    commit_run(project, "f0", "1110", folds=2, fold=0)
+    assert f"{name} does not name the params of a fold" in error_of(lambda: run_tool(crossval, "f0", name))
+
+
 @pytest.mark.slow
 def test_experiments_of_dvc(project: Path, run_tool: RunTool) -> None:
     command = (

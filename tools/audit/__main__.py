@@ -24,6 +24,7 @@ from stages.common.paths import CLIPS, REPETITIONS
 from stages.common.stage import command_parser, run_command
 
 SUSPECTS, PAGE = "suspects.csv", "audit.html"
+FOLDS = 5
 
 
 def read_options() -> Namespace:
@@ -35,12 +36,17 @@ def read_options() -> Namespace:
     add(
         "--base", action="store_true", help="also train the regression on the base model's output; for a pretrained one"
     )
-    add("--folds", type=int, default=5, help="of the regression; default: %(default)s")
+    add("--folds", type=int, help=f"of the regression; default: {FOLDS}")
     add("--page-clips", type=int, default=100, metavar="N", help="clips on the page, the most suspicious; default: 100")
     add("--folder", type=Path, default=Path("audit"), help="where to write; default: %(default)s")
     options = parser.parse_args()
+    if (options.crossval or options.experiments) and (options.base or options.folds is not None):
+        parser.error("--base and --folds belong to the regression, which a cross-validation replaces")
+    options.folds = FOLDS if options.folds is None else options.folds
     if options.folds < 2:
         parser.error("--folds must be at least 2")
+    if options.page_clips < 1:
+        parser.error("--page-clips must be at least 1")
     return options
 
 
@@ -61,10 +67,11 @@ def main() -> None:
 
     require_files(CLIPS, REPETITIONS)
     clips, repetitions = read_table(CLIPS), read_table(REPETITIONS)
-    features = probabilities.summarize_clips(clips)
-    if options.crossval or options.experiments:
+    uses_experiments = options.crossval or options.experiments
+    if uses_experiments:  # before the clips are decoded, which takes long
         folds = probabilities.read_experiments(options.experiments, clips)
-    else:
+    features = probabilities.summarize_clips(clips)
+    if not uses_experiments:
         used = np.hstack([features, probabilities.embed_clips(clips)]) if options.base else features
         folds = probabilities.cross_validate(clips, used, probabilities.find_groups(clips, repetitions), options.folds)
     decided = page.read_decisions(clips)

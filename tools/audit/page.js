@@ -13,9 +13,12 @@ const fold = (text) => text.replace(/[\p{Cf}\ufe0e\ufe0f]/gu, "").normalize("NFK
 const findLabel = (typed) => data.labels.includes(typed) || data.keep
   ? typed : data.labels.find((label) => fold(label) === fold(typed)) ?? typed;
 
+const chosen = (article) => article.querySelector("input[type=radio]:checked").value;
+
+// The line of the table for a clip, or null if there is no decision yet.
 const decide = (article, number) => {
-  const action = article.querySelector("input[type=radio]:checked")?.value;
-  if (!action) return null;
+  const action = chosen(article);
+  if (action === "undecided") return null;
   const { clip, sha256 } = data.suspects[number];
   const index = Number(article.querySelector("select").value);
   const typed = findLabel(article.querySelector(".new").value.trim());
@@ -33,13 +36,19 @@ const remember = () => {
   try { localStorage.setItem(storage, JSON.stringify(values)); } catch { /* the browser may not allow it */ }
 };
 
+const STATES = { undecided: "", keep: "keep", change: "change", new: "new label", drop: "drop", incomplete: "choose a label" };
+
 const update = () => {
-  for (const article of articles) {
+  for (const [number, article] of articles.entries()) {
     article.querySelector(".new").hidden = article.querySelector("select").value !== "-1";
+    const state = decide(article, number)?.action ?? (chosen(article) === "change" ? "incomplete" : "undecided");
+    article.dataset.state = state;
+    article.querySelector("output").textContent = STATES[state];
   }
   const decided = decisions().length;
   document.getElementById("status").textContent = `${decided} of ${articles.length} decided`;
   document.getElementById("save").disabled = !decided;
+  document.getElementById("next").disabled = decided === articles.length;
 };
 
 try {
@@ -55,6 +64,37 @@ articles.forEach((article) => article.addEventListener("input", (event) => {
   remember();
   update();
 }));
+
+let here = -1; // number of the clip that last had the focus: a click on the button takes the focus away
+document.addEventListener("focusin", (event) => {
+  const article = event.target.closest("article");
+  if (article) here = articles.indexOf(article);
+});
+
+const goToNext = () => {
+  const open = (article) => ["undecided", "incomplete"].includes(article.dataset.state);
+  (articles.slice(here + 1).find(open) ?? articles.find(open))?.focus();
+};
+
+document.getElementById("next").addEventListener("click", goToNext);
+
+const CHOICES = { k: "keep", d: "drop", c: "change", u: "undecided" };
+
+document.addEventListener("keydown", (event) => {
+  const isTyping = event.target.matches("select, input:not([type=radio])");
+  if (isTyping || event.ctrlKey || event.altKey || event.metaKey) return;
+  const article = event.target.closest("article");
+  if (event.key === "n") goToNext();
+  else if (article && event.key === "p") {
+    const audio = article.querySelector("audio");
+    if (audio.paused) audio.play(); else audio.pause();
+  } else if (article && CHOICES[event.key]) article.querySelector(`input[value=${CHOICES[event.key]}]`).click();
+});
+
+// One clip plays at a time. The event does not bubble.
+document.addEventListener("play", (event) => {
+  for (const audio of document.querySelectorAll("audio")) if (audio !== event.target) audio.pause();
+}, true);
 
 document.getElementById("save").addEventListener("click", () => {
   const rows = [...data.decided, ...decisions()];

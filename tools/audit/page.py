@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from stages.common.audio import load_audio
 from stages.common.clip_tables import match_names
-from stages.common.names import show_with_spaces
 from stages.common.params import read_file
 from stages.common.paths import PARAMS, RAW
 from stages.common.tables import require_intact
@@ -77,7 +76,7 @@ def write_page(file: Path, suspects: list[Suspect], clips: pd.DataFrame, decided
     page = environment.get_template("page.html").render(
         data=data,
         sounds=sounds,
-        show=show_with_spaces,
+        seconds=f"{CLIP_SECONDS:g}",
         script=Markup(script),
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         table=str(dataset.get("corrections") or CORRECTIONS.as_posix()),

@@ -7,12 +7,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from stages.common.errors import UserError
-from stages.common.paths import BASE, ENCODED, RAW, SPLITS
+from stages.common.paths import BASE, CLIPS, ENCODED, RAW, SPLITS
 from stages.common.tables import read_table
 from stages.evaluate.baselines import summarize_files
 from stages.split.methods import cut_folds
 from tools.crossval import find_folds, pool_predictions
-from tools.revisions import read_predictions
+from tools.revisions import groups_of, read_predictions, read_tracked
 
 SECONDS = 30.0  # of each clip that the spectrum summarizes
 # Inverse strength of the regularization. With 1, the regression fits some of the wrong labels.
@@ -36,26 +36,64 @@ def read_experiments(named: list[str], clips: pd.DataFrame) -> OutOfFold:
     """Pool the test predictions of the folds of a cross-validation.
 
     Args:
-        named: experiments; if there are none, all of HEAD's with folds. clips: columns clip and label, of data/raw.
+        named: experiments; if there are none, all of HEAD's with folds.
+        clips: columns clip, label and sha256, of data/raw.
 
     Raises:
-        UserError: they are not the folds of one run, or are of other clips.
+        UserError: they are not the folds of one run, or are of other clips, or have no probabilities.
     """
     folds = {name: read_predictions(name, probabilities=True) for name in find_folds(named)}
+    if without := [name for name, part in folds.items() if len(part.columns) == 2]:
+        raise UserError(f"{without[0]}: its predictions have no probability for each label; run evaluate there again")
     pooled = pool_predictions(folds)
+    warn_of_groups(folds)
     labels = [str(column) for column in pooled.columns[2:]]
     current = clips.set_index("clip")["label"]
-    used = pooled[pooled.index.isin(current.index)]
+    used = pooled[pooled.index.isin(current.index) & ~pooled.index.isin(find_changed(folds, clips))]
     used = used[current[used.index].isin(labels).to_numpy()]
-    if used.empty or not labels:
-        raise UserError("the predictions of the experiments are of other clips than data/raw; run dvc repro")
+    if used.empty:
+        raise UserError("the predictions of the experiments are of other clips than data/raw; run the folds again")
     if len(used) < len(current):
-        print(f"{len(current) - len(used)} of {len(current)} clips are in no test split, and are not judged")
+        print(f"{len(current) - len(used)} of {len(current)} clips have no test prediction, and are not judged")
     changed = int((current[used.index] != used["label"]).sum())
     if changed:
         print(f"{changed} labels were changed since these experiments; run them again to judge the new labels")
     given = np.array([labels.index(label) for label in current[used.index]])
-    return OutOfFold(list(used.index), labels, given, normalize(used[labels].fillna("0").to_numpy(dtype=float)))
+    return OutOfFold(list(used.index), labels, given, read_probabilities(used[labels]))
+
+
+def find_changed(folds: dict[str, pd.DataFrame], clips: pd.DataFrame) -> set[str]:
+    """Return the clips whose recordings are not those of the experiments: other clips can have the same names."""
+    current, changed = clips.set_index("clip")["sha256"], set()
+    for name, predictions in folds.items():
+        table = read_tracked(name, CLIPS)
+        if table is None:
+            print(f"DVC's cache lacks the clips of {name}: whether they are those of data/raw was not checked")
+            continue
+        heard = table.set_index("clip")["sha256"].reindex(predictions.index)
+        changed |= set(heard.index[heard != current.reindex(heard.index)])
+    return changed
+
+
+def warn_of_groups(folds: dict[str, pd.DataFrame]) -> None:
+    """Print how many clips are in groups that are in several folds, so that the models have heard the groups."""
+    first, numbers = next(iter(folds)), np.repeat(np.arange(len(folds)), [len(part) for part in folds.values()])
+    groups = groups_of(first, pd.concat(folds.values()).index)
+    if groups is None:
+        return
+    shared = pd.Series(numbers).groupby(groups).transform("nunique") > 1
+    if shared.any():
+        print(f"the groups of {shared.sum()} clips are in several folds; split.method: grouped prevents this")
+
+
+def read_probabilities(cells: pd.DataFrame) -> np.ndarray:
+    """Return probabilities as float64. cells: strings, indexed by clip; nan if a fold does not know the label."""
+    numbers = cells.apply(pd.to_numeric, errors="coerce").to_numpy()
+    valid = np.isclose(np.where(cells.isna(), 0, numbers).sum(axis=1), 1, atol=0.01) & ~(numbers < 0).any(axis=1)
+    if not valid.all():
+        clip = cells.index[~valid][0]
+        raise UserError(f"the probabilities of {clip} in the predictions of the experiments do not sum to 1")
+    return normalize(np.where(cells.isna(), 0, numbers))
 
 
 def normalize(probabilities: np.ndarray) -> np.ndarray:
