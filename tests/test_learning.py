@@ -108,6 +108,7 @@ def test_shuffled_labels(workspace: Path) -> None:
     assert low < 0.25 < high
 
 
+@pytest.mark.rare
 def test_leaked_test_clips(workspace: Path) -> None:
     prepare(workspace, learnable=False)
     metrics = learn()

@@ -1,15 +1,9 @@
-"""Faults of the Hub, its storage and the network: hub.py continues, or ends with one line that helps."""
+"""Faults of the Hub, its storage and the network during a download: hub.py continues, or ends with one line."""
 
 import datetime
-import ssl
-import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,16 +15,13 @@ from fakes.small_hub import (
     GTZAN,
     OVER_BOTH,
     OVER_HTTP,
-    commit_titles,
     fetch,
     fetch_error,
     fetched,
-    push,
-    push_error,
 )
+from fakes.untrusted_server import UNTRUSTED, assert_falls_back_once, untrusted_server, unusable_xet_store
 
 pytestmark = pytest.mark.slow
-
 API = r"GET /api/datasets/marsyas/gtzan"
 HEAD = r"HEAD .*genres\.tar\.gz"
 GET = r"GET /(datasets|stored/datasets)/.*genres\.tar\.gz"
@@ -112,42 +103,6 @@ def test_damaged_file_stays_offline(archive: LocalHub) -> None:
     assert file.is_file()
 
 
-@contextmanager
-def untrusted_server(folder: Path) -> Iterator[str]:
-    """Yield the address of a server with a self-signed certificate."""
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *name, *files]
-    subprocess.run(command, check=True, capture_output=True)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(f"{folder}/cert.pem", f"{folder}/key.pem")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    server.handle_error = lambda *_: None
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    yield f"https://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-UNTRUSTED = ("untrusted", {"HF_XET_CLIENT_RETRY_BASE_DELAY": "50ms"})
-
-
-@contextmanager
-def unusable_xet_store(hub: LocalHub, fault: str, folder: Path) -> Iterator[None]:
-    """Let the Hub name a Xet store that refuses connections, or whose certificate is not trusted."""
-    assert hub.xet
-    with untrusted_server(folder) as url:
-        hub.xet.url = url if fault == "untrusted" else "http://127.0.0.1:9"
-        yield
-
-
-def assert_falls_back_once(output: str) -> None:
-    """Check that one line reports the change to plain HTTP."""
-    [line] = [line for line in output.splitlines() if "HF_HUB_DISABLE_XET=1" in line]
-    assert "the Xet storage cannot be used" in line
-
-
 @pytest.mark.parametrize(("fault", "env"), [("refused", {}), UNTRUSTED], ids=["refused", "untrusted"])
 def test_fetch_without_xet_store(
     archive: LocalHub, fault: str, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
@@ -159,20 +114,6 @@ def test_fetch_without_xet_store(
     assert fetched() == CONTENT
     assert_falls_back_once(output)
     assert not shared_store()
-
-
-@pytest.mark.parametrize(
-    ("fault", "env"), [pytest.param("refused", {}, marks=pytest.mark.rare), UNTRUSTED], ids=["refused", "untrusted"]
-)
-def test_push_without_xet_store(
-    pushing: LocalHub, fault: str, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    start = time.monotonic()
-    with unusable_xet_store(pushing, fault, tmp_path_factory.mktemp("tls")):
-        output = push(pushing, **env)
-    assert time.monotonic() - start < 60
-    assert "model.safetensors" in pushing.repository("model", "ann/model").resolve("main").tree
-    assert_falls_back_once(output)
 
 
 @pytest.mark.parametrize("status", [200, 403, 404, 500])
@@ -264,56 +205,6 @@ def test_signed_address_is_renewed(archive: LocalHub, fault: Fault) -> None:
 def test_signed_address_is_not_shown(archive: LocalHub) -> None:
     archive.fail(r"GET /stored/datasets", *[Fault(status=403)] * 20)
     assert archive.signature not in fetch(archive, check=False)
-
-
-def test_push_without_network(pushing: LocalHub) -> None:
-    line = push_error(pushing, HF_HUB_OFFLINE="1")
-    assert "unset HF_HUB_OFFLINE, or set publish.push: false" in line
-    pushing.close()
-    line = push_error(pushing)
-    assert "check the network and run dvc repro again, or set publish.push: false" in line
-
-
-@OVER_HTTP
-@pytest.mark.parametrize(
-    ("pattern", "fault"),
-    [
-        (r"POST /api/repos/create", Fault(status=500)),
-        (r"POST /api/models/.*/commit/", Fault(status=503)),
-        (r"POST /api/models/.*/preupload/", Fault(status=429, headers={"Retry-After": "1"})),
-        (r"POST .*/info/lfs/objects/batch", Fault(status=500)),
-        (r"POST /api/models/.*/tag/", Fault(reset=True)),
-    ],
-    ids=["create", "commit", "preupload", "batch", "tag"],
-)
-def test_passing_fault_of_push(pushing: LocalHub, pattern: str, fault: Fault) -> None:
-    pushing.fail(pattern, fault)
-    push(pushing)
-    assert pushing.seen(pattern)
-    assert len(commit_titles(pushing, "ann/model")) == 2
-
-
-@pytest.mark.parametrize(
-    ("pattern", "fault", "expected"),
-    [
-        (
-            r"POST /api/validate-yaml",
-            Fault(status=400, body=b'{"errors": [{"message": "line 7: bad indent"}]}'),
-            "line 7",
-        ),
-        (r"POST /api/models/.*/commit/", Fault(status=403, body=b'{"error": "Storage is full"}'), "Storage is full"),
-        (r"PUT /lfs/", Fault(status=403, body=b'{"error": "Quota exceeded"}'), "Quota exceeded"),
-        (r"PUT /lfs/", Fault(status=429, headers={"Retry-After": "3600"}), "rate limit"),
-        (r"POST /api/repos/create", Fault(status=403, body=b'{"error": "Needs repo.write"}'), "Needs repo.write"),
-    ],
-    ids=["metadata", "storage", "upload", "upload-limit", "permission"],
-)
-@OVER_HTTP
-def test_reason_of_refused_push(pushing: LocalHub, pattern: str, fault: Fault, expected: str) -> None:
-    pushing.fail(pattern, *[fault] * 9)
-    line = push_error(pushing)
-    assert expected in line
-    assert "try again later" not in line
 
 
 def test_untrusted_certificate(archive: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from fakes.html_page import Page
 from helpers import ANSWER, git, sha256_of, tone
 from PIL import Image
 
@@ -30,7 +30,6 @@ from stages.evaluate.report import (
     write_report,
 )
 
-VOID = {"meta", "link", "img", "br"}
 MARKUP = '<b>&"x'
 N_ERRORS = 14  # of the example's 20 clips
 # A script that puts into the title what the browser finds: the length or the error of each recording, whether all
@@ -49,42 +48,6 @@ Promise.all(found).then(found => { document.title = JSON.stringify({
   tooWide: document.documentElement.scrollWidth > innerWidth,
 }) })
 </script>"""
-
-
-class Page(HTMLParser):
-    """A parsed page.
-
-    tags: with their attributes. text: outside of style. open, stray: tags that are not closed in order.
-    """
-
-    def __init__(self, content: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.stray: list[str] = []
-        self.text = ""
-        self.feed(content)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.stray.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.text = " ".join(f"{self.text} {data}".split())
-
-    def find_all(self, tag: str) -> list[dict[str, str | None]]:
-        """Return the attributes of each tag of this name."""
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def make_content(folder: Path, labels: list[str], clips: int, wrong: int, seconds: float = 1.0) -> dict[str, Any]:

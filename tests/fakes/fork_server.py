@@ -42,6 +42,7 @@ LIBRARIES = {
             "datasets",
             "dvclive",
             "evaluate",
+            "matplotlib.pyplot",
             "scipy.signal",
             "scipy.stats",
             "sklearn.linear_model",
@@ -129,6 +130,7 @@ def _is_running(pid: int) -> bool:
 
 def _serve(kind: str, address: str, owner: str) -> None:
     """Fork for each connection, until the process `owner` ends."""
+    os.environ["MPLBACKEND"] = "agg"  # as evaluate sets it; matplotlib reads it when it is imported
     for library in LIBRARIES[kind]:
         import_module(library)
     assert (kind == "stages") == ("huggingface_hub" in sys.modules)

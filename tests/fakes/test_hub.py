@@ -309,6 +309,7 @@ result["loaded"].append(load("ann/pickled", cache_dir=folder / "cache"))
 """
 
 
+@pytest.mark.rare
 def test_models(hub: LocalHub, tmp_path: Path) -> None:
     online = run(hub, tmp_path / "home", MODELS, "hf_ann", FOLDER=str(tmp_path / "models"))
     assert online["loaded"] == pytest.approx([online["made"]] * 3)

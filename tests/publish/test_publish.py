@@ -123,7 +123,14 @@ def test_refused_push_writes_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["cut", "missing weights", "missing file", "config", "feature extractor"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "missing weights",
+        "config",
+        *(pytest.param(name, marks=pytest.mark.rare) for name in ("cut", "missing file", "feature extractor")),
+    ],
+)
 def test_damaged_model_is_not_pushed(publishing: LocalHub, copied: Path, damage: str) -> None:
     weights = FINETUNED / "model.safetensors"
     if damage == "cut":

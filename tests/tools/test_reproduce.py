@@ -53,6 +53,7 @@ def test_same_result_is_identical_and_changes_no_file(copied: Path, check: Calla
     assert not list(Path(".dvc/tmp").glob("reproduce-*"))
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_changed_weight_is_the_first_difference(copied: Path, check: Callable[..., str]) -> None:
     file = FINETUNED / "model.safetensors"

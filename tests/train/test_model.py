@@ -62,14 +62,14 @@ def test_label_names_set_in_config(finished: Path) -> None:
     "leftover",
     [
         {"problem_type": "multi_label_classification", "output_hidden_states": True, "output_attentions": True},
-        {"problem_type": "regression", "return_dict": False, "dtype": "float16", "answer": {"temperature": 9.0}},
         {
+            **{"problem_type": "regression", "return_dict": False, "dtype": "float16", "answer": {"temperature": 9.0}},
             "task_specific_params": {"audio-classification": {"problem_type": "regression"}},
             "id2label": {"0": "only"},
             "label2id": {"only": 0},
         },
     ],
-    ids=lambda leftover: next(iter(leftover)),
+    ids=lambda leftover: leftover["problem_type"],
 )
 def test_leftovers_in_the_config_do_not_change_the_predictions(copied: Path, leftover: dict[str, Any]) -> None:
     """pipeline() gives what evaluate measured."""
