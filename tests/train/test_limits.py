@@ -7,12 +7,17 @@ from typing import Any
 
 import pytest
 import yaml
+from fakes.hub.server import LocalHub
+from fakes.small_hub import DISTILHUBERT, checkpoint
 from helpers import (
     ARCHITECTURES,
     RANDOM_WEIGHTS,
     ROOT,
     TINY_CONFIG,
     change_config,
+    dvc,
+    git,
+    make_workspace,
     problems,
     set_params,
     user_error,
@@ -137,6 +142,23 @@ def test_model_of_the_hub_is_known_after_its_download(folder: Path, stage: str) 
             assert list(problems(lambda: check_params(stage))) == ["train.freeze"]
         else:
             check_params(stage)
+
+
+@pytest.mark.rare
+def test_model_of_the_hub_in_the_pipeline(hub: LocalHub, tmp_path: Path) -> None:
+    """DVC records the download before the next stage starts, so that stage refuses, and nothing is encoded."""
+    hub.commit("model", DISTILHUBERT, checkpoint(tmp_path / "made", old=False))
+    workspace = make_workspace(tmp_path / "project")
+    set_params(workspace, {"download.model": {"source": "hub", "id": DISTILHUBERT}, "train.layers": 3})
+    git(workspace, "commit", "-qam", "Use a model of the Hub")
+    output = dvc(workspace, "repro", "train", env=hub.env(workspace / ".home", None), check=False)
+    assert output.count("train.layers: 3, but the base model has 2 layers") == 1
+    assert (workspace / BASE / "config.json").is_file()
+    assert not (workspace / "data/encoded").exists()
+    set_params(workspace, {"train.layers": 2})
+    output = dvc(workspace, "repro", "split", env=hub.env(workspace / ".home", None))
+    assert "Running stage 'split'" in output
+    assert "Running stage 'download" not in output
 
 
 def test_a_key_has_one_problem(folder: Path) -> None:
