@@ -48,17 +48,6 @@ def find_part(model: "PreTrainedModel", part: str) -> tuple[torch.nn.Module, str
     return (holder, name) if hasattr(holder, name) else None
 
 
-def can_be_cached(model: "PreTrainedModel", part: str) -> bool:
-    """Return whether the rest of the model uses only the output of the part.
-
-    A head with a projector is linear up to the mean over frames. AST's head has none and starts from a pooled state; a
-    weighted sum of layers needs all of them.
-    """
-    if part == "base" and (not hasattr(model, "projector") or model.config.use_weighted_layer_sum):
-        return False
-    return find_part(model, part) is not None
-
-
 @contextmanager
 def use_cached_part(model: "PreTrainedModel", part: str | None) -> Iterator[None]:
     """Replace a part of the model by a module that takes its cached output, inside the block. None changes nothing."""
@@ -78,14 +67,9 @@ def use_cached_part(model: "PreTrainedModel", part: str | None) -> Iterator[None
 
 
 def freeze_part(model: "PreTrainedModel", part: str) -> None:
-    """Exclude a part of the model from training.
-
-    Raises:
-        UserError: the model has no such part.
-    """
+    """Exclude a part of the model from training."""
     found = find_part(model, part)
-    if found is None:
-        raise UserError(f"a {model.config.model_type} model has no {part}; set none", key="train.freeze")
+    assert found is not None  # TrainParams.find_unsupported
     getattr(*found).requires_grad_(False)
     if hasattr(model, "freeze_feature_encoder"):
         # Otherwise a feature encoder still computes gradients of its input.

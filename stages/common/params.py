@@ -32,6 +32,10 @@ class Section(BaseModel):
         """Yield an error for each contradiction with another section. sections: the valid ones, by name."""
         yield from ()
 
+    def find_unsupported(self, config: dict[str, Any]) -> Iterator[UserError]:
+        """Yield an error for each key that the base model does not allow. config: the content of its config.json."""
+        yield from ()
+
     def find_obstacles(self) -> Iterator[UserError]:
         """Yield an error for each thing that the section needs and this machine does not have."""
         yield from ()

@@ -17,8 +17,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.common.errors import InvalidParamsError, UserError
+from stages.common.model_types import is_known, read_config
 from stages.common.params import SECTIONS, find_schema, models_of, read_file, validate_section
-from stages.common.paths import PARAMS
+from stages.common.paths import BASE, PARAMS
 
 # Keys and values of earlier versions, and what they are called now.
 RENAMED_KEYS = {
@@ -61,7 +62,7 @@ def check_params(stage: str, target: str | None = None) -> None:
 
 
 def find_contradictions(content: dict[str, Any]) -> tuple[list[UserError], dict[str, Any]]:
-    """Find all that is wrong with the content of params.yaml on any machine.
+    """Find all that is wrong with the content of params.yaml on any machine, as far as the base model is known.
 
     Args:
         content: sections by name. Misspelled keys in it are corrected.
@@ -87,17 +88,37 @@ def find_contradictions(content: dict[str, Any]) -> tuple[list[UserError], dict[
                 sections[name] = section
     for section in sections.values():
         problems += section.find_conflicts(sections)
+    known = {problem.key for problem in problems}
+    problems += [problem for problem in _find_unsupported(content, sections) if problem.key not in known]
     return problems, sections
+
+
+def _find_unsupported(content: dict[str, Any], sections: dict[str, Any]) -> Iterator[UserError]:
+    """Check the valid sections against the base model, if its config is known: from its source, or downloaded."""
+    node = content.get("download")
+    node = node.get("model") if isinstance(node, dict) else None
+    source = _validate_half("model", node)
+    config = source.read_config() if source else {}
+    if source and not config and node == _recorded_params(_read_lock(), "download@model").get("download.model"):
+        config = read_config(BASE / "config.json")
+    if is_known(config):
+        for section in sections.values():
+            yield from section.find_unsupported(config)
 
 
 def _find_download_obstacles(node: Any, target: str | None, lock: Any) -> Iterator[UserError]:
     """Check the two halves of the section separately: one may be valid, or finished, without the other."""
-    for half, field in find_schema("download").model_fields.items():
+    for half in find_schema("download").model_fields:
         source = node.get(half) if isinstance(node, dict) else None
-        valid = _validate(source, Annotated[field.annotation, field])
+        valid = _validate_half(half, source)
         # The half that does not start may be finished, and its source gone since.
         if valid and (half == target or source != _recorded_params(lock, f"download@{half}").get(f"download.{half}")):
             yield from valid.find_obstacles()
+
+
+def _validate_half(half: str, node: Any) -> Any:
+    field = find_schema("download").model_fields[half]
+    return _validate(node, Annotated[field.annotation, field])
 
 
 def _validate(node: Any, schema: Any) -> Any:

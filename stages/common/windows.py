@@ -10,6 +10,7 @@ from datasets import List
 
 from stages.common.encoded_clips import Clips, EncodedClips
 from stages.common.errors import UserError
+from stages.common.model_types import refuse_windows
 
 
 def window_length(encoded: EncodedClips, model: torch.nn.Module, seconds: float | None, key: str) -> int | None:
@@ -30,11 +31,7 @@ def window_length(encoded: EncodedClips, model: torch.nn.Module, seconds: float 
     if encoded.cached_part == "base":
         raise UserError("the cached output of the base model cannot be cut into windows; set it to null", key=key)
     if encoded.cached_part is None and not isinstance(encoded.rows.features[encoded.feature_column], List):
-        raise UserError(
-            f"{type(encoded.extractor).__name__} makes spectrograms of a fixed length, which cannot be cut; set it to "
-            "null, and lower resample_encode.max_seconds for shorter clips",
-            key=key,
-        )
+        raise refuse_windows(type(encoded.extractor).__name__, key)
     sampling_rate = encoded.extractor.sampling_rate
     samples = round(seconds * sampling_rate)
     frames = int(model._get_feat_extract_output_lengths(samples))

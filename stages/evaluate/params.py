@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from stages.common.errors import UserError
+from stages.common.model_types import describe, refuse_windows
 from stages.common.params import Number, Seconds, Section, Threads, find_window_conflicts
 
 
@@ -44,3 +45,8 @@ class EvaluateParams(Section):
         if self.window_seconds and encode and encode.cache == "base":
             message = "the cached output of the base model cannot be cut into windows; set it to null"
             yield UserError(message, key="evaluate.window_seconds")
+
+    def find_unsupported(self, config: dict[str, Any]) -> Iterator[UserError]:
+        """Check that the base model takes clips that can be cut."""
+        if self.window_seconds and (extractor := describe(config).spectrograms):
+            yield refuse_windows(extractor, "evaluate.window_seconds")

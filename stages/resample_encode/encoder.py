@@ -48,6 +48,8 @@ class Encoder:
         self.extractor = features.load_feature_extractor(BASE, params.feature_extractor)
         self.column = CACHE_COLUMNS.get(params.cache, self.extractor.model_input_names[0])
         config = load_config(BASE)
+        for problem in params.find_unsupported(config.to_dict()):
+            raise problem
         self._min_samples = features.find_min_samples(self.extractor, receptive_field(config))
         self._run_part = None
         if params.cache != "input":

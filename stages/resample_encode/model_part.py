@@ -10,10 +10,9 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from stages.common.architectures import can_be_cached, find_part
+from stages.common.architectures import find_part
 from stages.common.classifier import load_classifier
 from stages.common.device import copy_to_devices, find_devices, is_bf16_chosen, make_deterministic
-from stages.common.errors import UserError
 from stages.common.threads import borrow
 
 
@@ -29,17 +28,13 @@ def load_part(
         A function from the model's input, float32, to float32 (frames, channels); of the base, one frame, the mean.
 
     Raises:
-        UserError: the model has no such part, its head needs more than the part's output, or weights are missing.
+        UserError: weights are missing.
     """
     make_deterministic(0, threads=1)  # the clips already run on several threads
     logging.set_verbosity_error()
     model = load_classifier(folder, config, new_head=True).eval()
     found = find_part(model, part)
-    if found is None or not can_be_cached(model, part):
-        raise UserError(
-            f"the output of the {part} of a {config.model_type} model cannot be cached; set input",
-            key="resample_encode.cache",
-        )
+    assert found is not None  # ResampleEncodeParams.find_unsupported
     bf16, devices = is_bf16_chosen(precision), find_devices()
     free: SimpleQueue[tuple[torch.nn.Module, torch.device]] = SimpleQueue()
     copies = zip(copy_to_devices(getattr(*found), devices), map(torch.device, devices))

@@ -1,9 +1,12 @@
 """The section `resample_encode` of params.yaml."""
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field
 
+from stages.common.errors import UserError
+from stages.common.model_types import describe
 from stages.common.params import Seconds, Section, Threads
 
 
@@ -26,6 +29,20 @@ class ResampleEncodeParams(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "fp32", description="Of the cached part: auto (bf16 if the device supports it), fp32 or bf16."
     )
+
+    def find_unsupported(self, config: dict[str, Any]) -> Iterator[UserError]:
+        """Check that the rest of the model uses only the output of the cached part.
+
+        A head with a projector is linear up to the mean over frames. AST's head has none and starts from a pooled
+        state; a weighted sum of layers needs all of them.
+        """
+        has = describe(config).has
+        base = "projector" in has and not config.get("use_weighted_layer_sum")
+        if not {"input": True, "feature_encoder": "feature_encoder" in has, "base": base}[self.cache]:
+            yield UserError(
+                f"the output of the {self.cache} of a {config.get('model_type')} model cannot be cached; set input",
+                key="resample_encode.cache",
+            )
 
     def settings(self) -> dict[str, Any]:
         """Return what encoding.json records: all that has an effect on the features."""

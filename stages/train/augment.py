@@ -4,8 +4,8 @@ import numpy as np
 from datasets import List
 
 from stages.common.encoded_clips import EncodedClips
-from stages.common.errors import UserError
-from stages.train.params import Augment, refuse_gain
+from stages.train.limits import refuse_change, refuse_gain
+from stages.train.params import Augment
 
 Window = tuple[np.ndarray, int]  # float32 features, and the id of the label
 
@@ -22,10 +22,7 @@ def make_augmenter(params: Augment | None, encoded: EncodedClips) -> "Augmenter 
     samples = isinstance(encoded.rows.features[encoded.feature_column], List)
     for key in () if samples else ("polarity", "time_shift", "gain", "noise"):
         if getattr(params, key):
-            raise UserError(
-                f"{type(encoded.extractor).__name__} makes spectrograms, and it changes samples; remove it",
-                key=f"train.augment.{key}",
-            )
+            raise refuse_change(type(encoded.extractor).__name__, key)
     if params.gain and normalized:
         raise refuse_gain()
     return Augmenter(params, len(encoded.labels), normalized and samples)

@@ -4,12 +4,8 @@ import torch
 from transformers import PreTrainedModel
 
 from stages.common.architectures import find_part
-from stages.common.errors import UserError
+from stages.train.limits import choose_modules
 from stages.train.params import Lora
-
-ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "o_proj")
-# WavLM's attention passes its weights to a function of torch, which would not use matrices beside them.
-FEED_FORWARD: dict[str, tuple[str, ...]] = {"wavlm": ("intermediate_dense", "output_dense")}
 
 
 def add_lora(model: PreTrainedModel, lora: Lora) -> None:
@@ -22,19 +18,7 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> None:
 
     base, kind = _base_of(model), model.config.model_type
     names = {name.rpartition(".")[2] for name, part in base.named_modules() if isinstance(part, torch.nn.Linear)}
-    if kind in FEED_FORWARD:
-        names -= set(ATTENTION)
-    wanted = lora.target_modules or [name for name in FEED_FORWARD.get(kind, ATTENTION) if name in names]
-    if unknown := sorted(set(wanted) - names):
-        raise UserError(
-            f"a {kind} model has no layer {unknown[0]} that can be adapted; there are {', '.join(sorted(names))}",
-            key="train.lora.target_modules",
-        )
-    if not wanted:
-        raise UserError(
-            f"a {kind} model has no layers with the usual names; name some of {', '.join(sorted(names))}",
-            key="train.lora.target_modules",
-        )
+    wanted = choose_modules(kind, names, lora.target_modules)
     config = LoraConfig(r=lora.r, lora_alpha=lora.lora_alpha, lora_dropout=lora.lora_dropout, target_modules=wanted)
     base.requires_grad_(False)
     if hasattr(model, "freeze_feature_encoder"):

@@ -9,7 +9,6 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from stages.common.architectures import DROPOUTS, HEAD, freeze_part, set_dropout
 from stages.common.classifier import load_classifier
 from stages.common.configs import load_config
-from stages.common.errors import UserError
 from stages.train.lora import add_lora
 from stages.train.params import TrainParams
 
@@ -21,6 +20,8 @@ def build_model(base: Path, labels: list[str], params: TrainParams) -> PreTraine
         UserError: the architecture does not have what params ask for, or weights are missing.
     """
     config = load_config(base)
+    for problem in params.find_unsupported(config.to_dict()):
+        raise problem
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     # The base model's own task may have left a sigmoid for pipeline(), or other outputs than evaluate expects.
     config.problem_type, config.return_dict = None, True
@@ -33,8 +34,6 @@ def build_model(base: Path, labels: list[str], params: TrainParams) -> PreTraine
     if params.spec_augment:
         config.update(params.spec_augment.model_dump() | {"apply_spec_augment": True})
     model = load_classifier(base, config, new_head=True)
-    if params.spec_augment and not hasattr(model.base_model, "_mask_hidden_states"):
-        raise UserError(f"a {config.model_type} model does not use it; set it to null", key="train.spec_augment")
     if params.freeze != "none":
         freeze_part(model, params.freeze)
     if params.lora:
@@ -43,20 +42,11 @@ def build_model(base: Path, labels: list[str], params: TrainParams) -> PreTraine
 
 
 def choose_layers(config: PreTrainedConfig, layers: Literal["last", "weighted"] | int) -> None:
-    """Set in a model's config which layers' output the head gets. A number leaves out the layers after it.
-
-    Raises:
-        UserError: the architecture has no weighted sum, or the base model has fewer layers.
-    """
-    key, number = "use_weighted_layer_sum", config.num_hidden_layers
-    if layers == "weighted" and not hasattr(config, key):
-        message = f"a {config.model_type} model has no weighted sum; set last, a number or null"
-        raise UserError(message, key="train.layers")
+    """Set in a model's config which layers' output the head gets. A number leaves out the layers after it."""
+    key = "use_weighted_layer_sum"
     if hasattr(config, key):
         config.update({key: layers == "weighted"})
     if isinstance(layers, int):
-        if layers > number:
-            raise UserError(f"{layers}, but the base model has {number} layers", key="train.layers")
         names = [name for name in ("num_hidden_layers", "encoder_layers") if hasattr(config, name)]
         config.update(dict.fromkeys(names, layers))
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from stages.common.errors import UserError
 from stages.common.params import Number, Seconds, Section, Threads, find_window_conflicts
+from stages.train.limits import find_unsupported, refuse_gain
 
 # The parts of the model whose output is cached -> the values of train.freeze that do not train them.
 FROZEN_BY = {"feature_encoder": ("feature_encoder", "base"), "base": ("base",)}
@@ -214,6 +215,10 @@ class TrainParams(Section):
                     "the cached output of the base model was computed without it; set it to null", key=f"train.{key}"
                 )
 
+    def find_unsupported(self, config: dict[str, Any]) -> Iterator[UserError]:
+        """Check the keys against the base model."""
+        yield from find_unsupported(self, config)
+
     def find_obstacles(self) -> Iterator[UserError]:
         """Check that there is a GPU for fp16, and a package for each tracker."""
         if self.precision == "fp16" and not has_nvidia_gpu():
@@ -226,15 +231,6 @@ class TrainParams(Section):
             if spec is None or spec.origin is None:  # without an origin, it is only a folder of this name
                 message = f"{tracker} is not installed; pip install --constraint constraints.txt {tracker}"
                 yield UserError(message, key="train.report_to")
-
-
-def refuse_gain() -> UserError:
-    """Return the error for a gain of inputs that the feature extractor normalises."""
-    return UserError(
-        "the feature extractor normalises the level of each clip (do_normalize), so the model never gets another one; "
-        "set it to null",
-        key="train.augment.gain",
-    )
 
 
 def has_nvidia_gpu() -> bool:

@@ -199,9 +199,16 @@ def test_damaged_lock_is_ignored(folder: Path, content: bytes) -> None:
     check_params("download", "dataset")
 
 
-@pytest.mark.parametrize("script", ["stages.train", "stages.evaluate.baselines"])
-def test_mistakes_show_before_torch_is_imported(folder: Path, script: str) -> None:
-    demo(folder, MISTAKES)
+@pytest.mark.parametrize(
+    ("script", "mistakes"),
+    [
+        ("stages.train", MISTAKES),
+        ("stages.evaluate.baselines", MISTAKES),
+        ("stages.check", {"train.layers": 2, "train.lora": {"target_modules": ["fc1"]}}),
+    ],
+)
+def test_mistakes_show_before_torch_is_imported(folder: Path, script: str, mistakes: dict[str, Any]) -> None:
+    demo(folder, mistakes)
     start = time.monotonic()
     code = (
         "import sys, runpy\n"
@@ -213,7 +220,7 @@ def test_mistakes_show_before_torch_is_imported(folder: Path, script: str) -> No
     )
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert len(lines) == len(MISTAKES)
+    assert len(lines) == len(mistakes)
     assert all(line.startswith("error: params.yaml: ") for line in lines)
     assert time.monotonic() - start < 10  # two seconds on a quiet machine
     assert [path.name for path in folder.iterdir()] == ["params.yaml"]

@@ -5,12 +5,11 @@ import pytest
 import torch
 from datasets import load_from_disk
 from helpers import set_params, user_error, write_tiny_model
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+from transformers import AutoFeatureExtractor, AutoModel
 
 from stages.common.audio import load_audio
 from stages.common.paths import BASE, ENCODED, RAW
 from stages.resample_encode.__main__ import main
-from stages.resample_encode.model_part import load_part
 
 
 @pytest.mark.slow
@@ -60,11 +59,3 @@ def test_part_the_model_lacks(copied: Path) -> None:
     error = user_error(main)
     assert error.key == "resample_encode.cache"
     assert "audio-spectrogram-transformer" in str(error)
-
-
-@pytest.mark.parametrize("architecture", ["whisper", "ast"])
-def test_no_feature_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_tiny_model(architecture)
-    config = AutoConfig.from_pretrained(BASE)
-    assert user_error(lambda: load_part(BASE, config, "feature_encoder", "fp32", 1)).key == "resample_encode.cache"

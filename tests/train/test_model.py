@@ -31,8 +31,6 @@ from stages.train.__main__ import main
 from stages.train.model import build_model, set_head_learning_rate
 from stages.train.params import TrainParams
 
-OTHER_ARCHITECTURES = ["whisper", "ast"]
-
 
 def build(base: Path, **params: object) -> PreTrainedModel:
     return build_model(base, ["x", "y"], TrainParams(**params))
@@ -206,15 +204,3 @@ def test_lora_needs_names_for_other_architectures(tmp_path: Path, monkeypatch: p
     assert error.key == "train.lora.target_modules"
     assert "linear_q" in str(error)
     assert any("lora_A" in name for name, _ in build(BASE, lora={"target_modules": ["linear_q"]}).named_parameters())
-
-
-@pytest.mark.parametrize("architecture", OTHER_ARCHITECTURES)
-@pytest.mark.parametrize(
-    ("key", "value"), [("freeze", "feature_encoder"), ("spec_augment", {"mask_time_prob": 0.1, "mask_time_length": 2})]
-)
-def test_what_other_architectures_lack(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, key: str, value: object
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_tiny_model(architecture)
-    assert user_error(lambda: build(BASE, **{key: value})).key == f"train.{key}"

@@ -16,7 +16,7 @@ from stages.common.tables import read_epochs, read_json, read_table, write_json
 from stages.evaluate.__main__ import main as evaluate
 from stages.resample_encode.__main__ import main as resample_encode
 from stages.train.__main__ import main, warn_of_low_learning_rate
-from stages.train.lora import ATTENTION
+from stages.train.limits import ATTENTION
 from stages.train.loss import compute_metrics, score
 
 SPECTROGRAMS = ("ast", "whisper")

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from stages.common.errors import UserError
 from stages.common.hub_id import HubId
+from stages.common.model_types import read_config
 from stages.common.params import Section
 from stages.common.sampling_rate import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from stages.common.user_paths import expand_path
@@ -35,6 +36,10 @@ class RandomWeights(Section):
         16_000, ge=MIN_SAMPLING_RATE, le=MAX_SAMPLING_RATE, description="Hz, of the feature extractor."
     )
     config: dict[str, Any] = Field({}, description="Keys of transformers.HubertConfig.")
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what config.json will have, but for keys with their defaults."""
+        return {**self.config, "model_type": "hubert"}
 
     def fetch(self, folder: Path) -> dict[str, Any]:
         """Make the checkpoint.
@@ -66,6 +71,10 @@ class Checkpoint(Section):
         {}, description="Keys that replace those of config.json, e.g. {model_type: hubert}; all weights must fit."
     )
 
+    def read_config(self) -> dict[str, Any]:
+        """Return what config.json will have; empty if that is not known before it is downloaded."""
+        return {}
+
 
 class FolderCheckpoint(Checkpoint):
     """A checkpoint on disk, as `save_pretrained` writes it."""
@@ -86,6 +95,14 @@ class FolderCheckpoint(Checkpoint):
         if not (root / "config.json").is_file():
             problem = "has no config.json" if root.is_dir() else "is not a folder"
             yield UserError(f"{self.path} {problem}; name one that save_pretrained wrote", key="download.model.path")
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what config.json will have; empty if it cannot be read."""
+        try:
+            content = read_config(expand_path(self.path, "download.model.path") / "config.json")
+        except UserError:
+            return {}
+        return content and {**content, **self.config}
 
     def fetch(self, folder: Path) -> dict[str, Any]:
         """Copy the checkpoint.

@@ -1,0 +1,94 @@
+"""What the architectures of base models have, by the model_type in config.json. torch is not needed.
+
+This decides only which params are accepted. No output depends on it, so dvc.yaml does not list this module.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stages.common.errors import UserError
+
+
+class ModelType(NamedTuple):
+    """What a classifier of a model_type has; by default nothing that only some architectures have.
+
+    Attributes:
+        has: feature_encoder (convolutions over samples), masks (SpecAugment in training), projector (a linear head up
+            to the mean over frames), weighted_sum (of layers).
+        linear: names of the linear layers of the base model, also those that only some configs have.
+        layers: their number, if config.json has none.
+        spectrograms: the feature extractor, if it makes spectrograms.
+    """
+
+    has: frozenset[str] = frozenset()
+    linear: frozenset[str] = frozenset()
+    layers: int | None = None
+    spectrograms: str = ""
+
+
+ALL = frozenset({"feature_encoder", "masks", "projector", "weighted_sum"})
+PROJECTIONS = frozenset({"q_proj", "k_proj", "v_proj"})
+LINEAR = PROJECTIONS | {"out_proj", "projection", "intermediate_dense", "output_dense"}
+CONFORMER = frozenset({"linear_q", "linear_k", "linear_v", "linear_out", "linear_pos"}) | (LINEAR - PROJECTIONS)
+CONFORMER -= {"out_proj"}
+DEBERTA = frozenset({"query_proj", "key_proj", "value_proj", "pos_key_proj", "pos_query_proj", "dense", "projection"})
+MODEL_TYPES = {
+    "audio-spectrogram-transformer": ModelType(
+        frozenset(), PROJECTIONS | {"o_proj", "fc1", "fc2"}, 12, "ASTFeatureExtractor"
+    ),
+    "data2vec-audio": ModelType(ALL, LINEAR, 12),
+    "hubert": ModelType(ALL, LINEAR, 12),
+    "sew": ModelType(ALL, LINEAR | {"feature_projection"}, 12),
+    "sew-d": ModelType(ALL, DEBERTA | {"feature_projection"}, 12),
+    "unispeech": ModelType(ALL, LINEAR, 12),
+    "unispeech-sat": ModelType(ALL, LINEAR, 12),
+    "wav2vec2": ModelType(ALL, LINEAR, 12),
+    "wav2vec2-bert": ModelType(ALL - {"feature_encoder"}, CONFORMER, 24, "SeamlessM4TFeatureExtractor"),
+    "wav2vec2-conformer": ModelType(ALL, CONFORMER, 12),
+    "wavlm": ModelType(ALL, LINEAR | {"gru_rel_pos_linear"}, 12),
+    "whisper": ModelType(
+        frozenset({"projector", "weighted_sum"}),
+        PROJECTIONS | {"out_proj", "fc1", "fc2"},
+        4,
+        "WhisperFeatureExtractor",
+    ),
+}
+
+
+def is_known(config: dict[str, Any]) -> bool:
+    """Return whether MODEL_TYPES has the architecture. config: the content of config.json."""
+    return isinstance(config.get("model_type"), str) and config["model_type"] in MODEL_TYPES
+
+
+def describe(config: dict[str, Any]) -> ModelType:
+    """Return what the architecture has. config: the content of config.json."""
+    if not is_known(config):
+        return ModelType()
+    found = MODEL_TYPES[config["model_type"]]
+    # Small layers in each block, which checkpoints of MMS have.
+    return found._replace(linear=found.linear | {"linear_1", "linear_2"}) if config.get("adapter_attn_dim") else found
+
+
+def count_layers(config: dict[str, Any]) -> int | None:
+    """Return the number of layers of the base model, or None if it is not known. config: the content of config.json."""
+    numbers = [config.get(key) for key in ("num_hidden_layers", "encoder_layers")]
+    return max((number for number in numbers if isinstance(number, int)), default=describe(config).layers)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Read a config.json; empty if it is missing or damaged, which the stage that needs it reports."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def refuse_windows(extractor: str, key: str) -> UserError:
+    """Return the error for windows of spectrograms. key: of params.yaml that asks for them."""
+    return UserError(
+        f"{extractor} makes spectrograms of a fixed length, which cannot be cut; set it to null, and lower "
+        "resample_encode.max_seconds for shorter clips",
+        key=key,
+    )
