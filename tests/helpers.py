@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,11 @@ def find_programs(path: str, fork: bool) -> str:
     if fork:
         folders = [make_dvc(), make_python(), *folders]
     return os.pathsep.join([*map(str, folders), path])
+
+
+def needs(package: str, extra: str) -> pytest.MarkDecorator:
+    """Return a mark that skips tests if a package is missing. It does not import the package, which takes seconds."""
+    return pytest.mark.skipif(find_spec(package) is None, reason=f"the extra {extra} is not installed")
 
 
 def dvc(

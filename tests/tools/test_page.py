@@ -22,12 +22,11 @@ import pandas as pd
 import pytest
 import soundfile
 from fakes.browser import start_chromium
-from helpers import ROOT, tone
+from helpers import ROOT, needs, tone
 
 from stages.common.answers import Answering
 
-pytest.importorskip("gradio", reason="the extra demo is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs("gradio", "demo")]
 TIMEOUT = 180  # seconds: four processes run tests on two cores
 get, post = partial(httpx2.get, timeout=TIMEOUT), partial(httpx2.post, timeout=TIMEOUT)
 SPACE = (

@@ -16,14 +16,13 @@ import pytest
 import yaml
 from dvc.repo import Repo
 from fakes.fork_server import make_python
-from helpers import ROOT, dvc, error_of, git, set_params, user_error
+from helpers import ROOT, dvc, error_of, git, needs, set_params, user_error
 
 from tools import compare, crossval, sweep, sweep_plan, sweep_task
 from tools.revisions import experiments
 from tools.sweep_plan import list_experiments, make_name
 
-pytest.importorskip("ray", reason="the extra ray is not installed")
-
+pytestmark = needs("ray", "ray")
 RunTool = Callable[..., str]
 FOLDS = ["-S", "split.folds=2", "-S", "split.fold=range(2)"]
 
