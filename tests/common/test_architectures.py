@@ -127,6 +127,7 @@ def test_cached_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: st
         torch.manual_seed(0)
         model = build_model(BASE, ["x", "y"], TrainParams(layers=layers, freeze="base")).eval()
         with torch.no_grad():
+            model.classifier.weight *= 100
             if layers == "weighted":
                 model.layer_weights += torch.arange(4.0)
             found.append(model(torch.from_numpy(features)[None]).logits)
