@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedConfig
@@ -38,8 +38,50 @@ class CachedBase(torch.nn.Module):
         return BaseModelOutput(last_hidden_state=states)
 
 
+class CachedLayers(torch.nn.Module):
+    """Replaces a base model of which the output of each layer is cached.
+
+    Args:
+        layers: their number, which is lower than in the cache if the model is cut.
+    """
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, states: torch.Tensor, **kwargs: object) -> BaseModelOutput:
+        """Return the means as one frame. states: (batch, 2 layers + 1, channels), as `average_layers` returns them."""
+        frames, complete = states.unsqueeze(2).unbind(1), states.shape[1] // 2
+        return BaseModelOutput(last_hidden_state=frames[complete + self.layers], hidden_states=frames[: complete + 1])
+
+
+def average_layers(base: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
+    """Run a base model on a clip and average over frames: (2 layers + 1, channels).
+
+    Return the hidden states, which a weighted sum takes, and then the output of the model when it is cut after the
+    first layer, the second, and so on. The last of these is the output of the complete model.
+    """
+    output = base(features, output_hidden_states=True)
+    norm = _find_final_norm(base)
+    cut = [norm(states) for states in output.hidden_states[1:-1]]
+    return torch.cat([states.mean(1) for states in (*output.hidden_states, *cut, output.last_hidden_state)])
+
+
+def _find_final_norm(base: Any) -> torch.nn.Module:
+    """Return the norm that a base model has after its last layer, also if it is cut."""
+    if base.config.model_type == "whisper":
+        return base.layer_norm
+    # The others have a norm of this name before the first layer.
+    is_last = base.config.model_type == "wav2vec2-conformer" or getattr(base.config, "do_stable_layer_norm", False)
+    return base.encoder.layer_norm if is_last else torch.nn.Identity()
+
+
 def find_part(model: "PreTrainedModel", part: str) -> tuple[torch.nn.Module, str] | None:
-    """Return the module that holds a part of a classifier, and the part's name in it; None if it has no such part."""
+    """Return the module that holds a part of a classifier, and the part's name in it; None if it has no such part.
+
+    Args:
+        part: feature_encoder, base, or layers, which are those of the base.
+    """
     if part == "feature_encoder":
         holder, name = model.base_model, "feature_extractor"
     else:
@@ -59,7 +101,8 @@ def use_cached_part(model: "PreTrainedModel", part: str | None) -> Iterator[None
         raise UserError(f"a {model.config.model_type} model has no {part}; set input", key="resample_encode.cache")
     holder, name = found
     original = getattr(holder, name)
-    setattr(holder, name, CachedFeatureEncoder() if part == "feature_encoder" else CachedBase())
+    cached = {"feature_encoder": CachedFeatureEncoder(), "base": CachedBase()}
+    setattr(holder, name, cached.get(part) or CachedLayers(model.config.num_hidden_layers))
     try:
         yield
     finally:

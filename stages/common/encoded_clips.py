@@ -21,7 +21,7 @@ from stages.common.tables import read_json, write_json
 SHARD_CLIPS = 256
 SETTINGS = "encoding.json"
 # The column that holds the cached output of a part of the model, by Transformers' name for that output.
-CACHE_COLUMNS = {"feature_encoder": "extract_features", "base": "last_hidden_state"}
+CACHE_COLUMNS = {"feature_encoder": "extract_features", "base": "last_hidden_state", "layers": "hidden_states"}
 
 
 class EncodedClips(NamedTuple):

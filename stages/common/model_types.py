@@ -15,7 +15,7 @@ class ModelType(NamedTuple):
 
     Attributes:
         has: feature_encoder (convolutions over samples), masks (SpecAugment in training), projector (a linear head up
-            to the mean over frames), weighted_sum (of layers).
+            to the mean over frames), weighted_sum (of layers), same_frames (the output has the frames of the layers).
         linear: names of the linear layers of the base model, also those that only some configs have.
         layers: their number, if config.json has none.
         spectrograms: the feature extractor, if it makes spectrograms.
@@ -27,7 +27,9 @@ class ModelType(NamedTuple):
     spectrograms: str = ""
 
 
-ALL = frozenset({"feature_encoder", "masks", "projector", "weighted_sum"})
+# Values of resample_encode.cache for which the mean over frames is stored.
+AVERAGED = frozenset({"base", "layers"})
+ALL = frozenset({"feature_encoder", "masks", "projector", "weighted_sum", "same_frames"})
 PROJECTIONS = frozenset({"q_proj", "k_proj", "v_proj"})
 LINEAR = PROJECTIONS | {"out_proj", "projection", "intermediate_dense", "output_dense"}
 CONFORMER = frozenset({"linear_q", "linear_k", "linear_v", "linear_out", "linear_pos"}) | (LINEAR - PROJECTIONS)
@@ -39,8 +41,8 @@ MODEL_TYPES = {
     ),
     "data2vec-audio": ModelType(ALL, LINEAR, 12),
     "hubert": ModelType(ALL, LINEAR, 12),
-    "sew": ModelType(ALL, LINEAR | {"feature_projection"}, 12),
-    "sew-d": ModelType(ALL, DEBERTA | {"feature_projection"}, 12),
+    "sew": ModelType(ALL - {"same_frames"}, LINEAR | {"feature_projection"}, 12),
+    "sew-d": ModelType(ALL - {"same_frames"}, DEBERTA | {"feature_projection"}, 12),
     "unispeech": ModelType(ALL, LINEAR, 12),
     "unispeech-sat": ModelType(ALL, LINEAR, 12),
     "wav2vec2": ModelType(ALL, LINEAR, 12),
@@ -48,7 +50,7 @@ MODEL_TYPES = {
     "wav2vec2-conformer": ModelType(ALL, CONFORMER, 12),
     "wavlm": ModelType(ALL, LINEAR | {"gru_rel_pos_linear"}, 12),
     "whisper": ModelType(
-        frozenset({"projector", "weighted_sum"}),
+        frozenset({"projector", "weighted_sum", "same_frames"}),
         PROJECTIONS | {"out_proj", "fc1", "fc2"},
         4,
         "WhisperFeatureExtractor",
@@ -92,3 +94,8 @@ def refuse_windows(extractor: str, key: str) -> UserError:
         "resample_encode.max_seconds for shorter clips",
         key=key,
     )
+
+
+def refuse_windows_of_means(key: str) -> UserError:
+    """Return the error for windows of clips whose cached output is a mean. key: of params.yaml that asks for them."""
+    return UserError("the cached output of the base model cannot be cut into windows; set it to null", key=key)

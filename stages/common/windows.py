@@ -10,7 +10,7 @@ from datasets import List
 
 from stages.common.encoded_clips import Clips, EncodedClips
 from stages.common.errors import UserError
-from stages.common.model_types import refuse_windows
+from stages.common.model_types import AVERAGED, refuse_windows, refuse_windows_of_means
 
 
 def window_length(encoded: EncodedClips, model: torch.nn.Module, seconds: float | None, key: str) -> int | None:
@@ -28,8 +28,8 @@ def window_length(encoded: EncodedClips, model: torch.nn.Module, seconds: float 
     """
     if seconds is None:
         return None
-    if encoded.cached_part == "base":
-        raise UserError("the cached output of the base model cannot be cut into windows; set it to null", key=key)
+    if encoded.cached_part in AVERAGED:
+        raise refuse_windows_of_means(key)
     if encoded.cached_part is None and not isinstance(encoded.rows.features[encoded.feature_column], List):
         raise refuse_windows(type(encoded.extractor).__name__, key)
     sampling_rate = encoded.extractor.sampling_rate

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from stages.common.errors import UserError
-from stages.common.model_types import describe, refuse_windows
+from stages.common.model_types import AVERAGED, describe, refuse_windows, refuse_windows_of_means
 from stages.common.params import Number, Seconds, Section, Threads, find_window_conflicts
 
 
@@ -42,9 +42,8 @@ class EvaluateParams(Section):
             yield UserError(message, key="evaluate.min_answered_accuracy")
         yield from find_window_conflicts("evaluate.window_seconds", self.window_seconds, sections)
         encode = sections.get("resample_encode")
-        if self.window_seconds and encode and encode.cache == "base":
-            message = "the cached output of the base model cannot be cut into windows; set it to null"
-            yield UserError(message, key="evaluate.window_seconds")
+        if self.window_seconds and encode and encode.cache in AVERAGED:
+            yield refuse_windows_of_means("evaluate.window_seconds")
 
     def find_unsupported(self, config: dict[str, Any]) -> Iterator[UserError]:
         """Check that the base model takes clips that can be cut."""

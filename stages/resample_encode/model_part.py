@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from stages.common.architectures import find_part
+from stages.common.architectures import average_layers, find_part
 from stages.common.classifier import load_classifier
 from stages.common.device import copy_to_devices, find_devices, is_bf16_chosen, make_deterministic
 from stages.common.threads import borrow
@@ -22,10 +22,11 @@ def load_part(
     """Load a part of the base model as a function, which uses all GPUs if several threads call it.
 
     Args:
-        part: feature_encoder or base. precision: auto, fp32 or bf16. workers: number of these threads.
+        part: feature_encoder, base or layers. precision: auto, fp32 or bf16. workers: number of these threads.
 
     Returns:
-        A function from the model's input, float32, to float32 (frames, channels); of the base, one frame, the mean.
+        A function from the model's input, float32, to float32 (frames, channels); of the base, one frame, the mean; of
+        the layers, what `average_layers` returns.
 
     Raises:
         UserError: weights are missing.
@@ -44,9 +45,14 @@ def load_part(
     @torch.inference_mode()
     def run_part(features: np.ndarray) -> np.ndarray:
         with borrow(free) as (module, device), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            output = module(torch.from_numpy(features)[None].to(device))
-        # The heads map each frame linearly and take the mean, so the mean alone gives the same result.
-        output = output[0].T if part == "feature_encoder" else output.last_hidden_state.mean(1)
+            batch = torch.from_numpy(features)[None].to(device)
+            if part == "feature_encoder":
+                output = module(batch)[0].T
+            # The heads map each frame linearly and take the mean, so the mean alone gives the same result.
+            elif part == "base":
+                output = module(batch).last_hidden_state.mean(1)
+            else:
+                output = average_layers(module, batch)
         return output.float().cpu().numpy()
 
     return run_part

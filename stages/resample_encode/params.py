@@ -22,9 +22,9 @@ class ResampleEncodeParams(Section):
         {}, description="Settings that replace those of the base model's feature extractor."
     )
     workers: Threads | None = Field(None, description="Number of threads; null: one for each core.")
-    cache: Literal["input", "feature_encoder", "base"] = Field(
+    cache: Literal["input", "feature_encoder", "base", "layers"] = Field(
         "input",
-        description="What to store: input (of the model), or the output of its feature_encoder or base.",
+        description="What to store: input (of the model), or the output of its feature_encoder, base, or all layers.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "fp32", description="Of the cached part: auto (bf16 if the device supports it), fp32 or bf16."
@@ -34,11 +34,16 @@ class ResampleEncodeParams(Section):
         """Check that the rest of the model uses only the output of the cached part.
 
         A head with a projector is linear up to the mean over frames. AST's head has none and starts from a pooled
-        state; a weighted sum of layers needs all of them.
+        state; a weighted sum of layers needs all of them. SEW has fewer frames in its layers than in its output.
         """
         has = describe(config).has
-        base = "projector" in has and not config.get("use_weighted_layer_sum")
-        if not {"input": True, "feature_encoder": "feature_encoder" in has, "base": base}[self.cache]:
+        allowed = {
+            "input": True,
+            "feature_encoder": "feature_encoder" in has,
+            "base": "projector" in has and not config.get("use_weighted_layer_sum"),
+            "layers": {"projector", "same_frames"} <= has,
+        }
+        if not allowed[self.cache]:
             yield UserError(
                 f"the output of the {self.cache} of a {config.get('model_type')} model cannot be cached; set input",
                 key="resample_encode.cache",

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from stages.common.errors import UserError
+from stages.common.model_types import AVERAGED, refuse_windows_of_means
 from stages.common.params import Number, Seconds, Section, Threads, find_window_conflicts
 from stages.train.limits import find_unsupported, refuse_gain
 
 # The parts of the model whose output is cached -> the values of train.freeze that do not train them.
-FROZEN_BY = {"feature_encoder": ("feature_encoder", "base"), "base": ("base",)}
+FROZEN_BY = {"feature_encoder": ("feature_encoder", "base"), "base": ("base",), "layers": ("base",)}
 
 Layers = Annotated[int, Field(ge=1, le=1000)]
 Metric = Literal["accuracy", "macro_f1", "balanced_accuracy"]
@@ -194,26 +195,26 @@ class TrainParams(Section):
             return
         if self.freeze not in FROZEN_BY[part]:
             yield UserError(
-                f"the output of the {part} is cached, so it cannot be trained; set {part}, or "
+                f"the output of the {part} is cached, so it cannot be trained; set {FROZEN_BY[part][0]}, or "
                 "resample_encode.cache: input",
                 key="train.freeze",
             )
         if self.augment:
             message = f"it changes the input of the {part}, whose output is cached; set it to null"
             yield UserError(message, key="train.augment")
-        if part != "base":
+        if part not in AVERAGED:
             return
         if self.window_seconds:
-            yield UserError(
-                "the cached output of the base model cannot be cut into windows; set it to null",
-                key="train.window_seconds",
-            )
+            yield refuse_windows_of_means("train.window_seconds")
         # The cached output was computed without dropout.
-        for key in ("dropout", "attention_dropout", "spec_augment", "layers"):
+        for key in ("dropout", "attention_dropout", "spec_augment"):
             if getattr(self, key):
                 yield UserError(
                     "the cached output of the base model was computed without it; set it to null", key=f"train.{key}"
                 )
+        if self.layers and part == "base":
+            message = "only the last layer's output is cached; set it to null, or resample_encode.cache: layers"
+            yield UserError(message, key="train.layers")
 
     def find_unsupported(self, config: dict[str, Any]) -> Iterator[UserError]:
         """Check the keys against the base model."""

@@ -1,21 +1,25 @@
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import epoch_losses, finetuned_weights, set_params, write_tiny_model
-from transformers import (
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForAudioClassification,
-)
+from helpers import TINY_CONFIG, change_config, epoch_losses, finetuned_weights, set_params, write_tiny_model
+from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
+from stages.common.architectures import use_cached_part
 from stages.common.audio import load_audio
-from stages.common.paths import BASE, FINETUNED, PREDICTIONS, RAW
+from stages.common.configs import load_config
+from stages.common.model_types import MODEL_TYPES
+from stages.common.paths import BASE, CLIPS, FINETUNED, PREDICTIONS, RAW
 from stages.common.tables import read_table
 from stages.evaluate.__main__ import main as evaluate
 from stages.resample_encode.__main__ import main as resample_encode
+from stages.resample_encode.model_part import load_part
 from stages.train.__main__ import main as train
+from stages.train.model import build_model
+from stages.train.params import TrainParams
+from tools.audit.probabilities import embed_clips
 
 
 def check_predictions(tolerance: float) -> None:
@@ -46,13 +50,16 @@ def test_model_of_cached_feature_encoder(copied: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["hubert", "whisper"])
-def test_model_of_cached_base(copied: Path, architecture: str) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "cache", "layers"),
+    [("hubert", "base", None), ("whisper", "base", None), ("hubert", "layers", "weighted"), ("whisper", "layers", 1)],
+)
+def test_model_of_cached_base(copied: Path, architecture: str, cache: str, layers: object) -> None:
     """The saved model has the base that training did not run, and a trained head."""
+    write_tiny_model(architecture, layers=2)
     if architecture == "whisper":
-        write_tiny_model(architecture)
         set_params(copied, {"resample_encode.feature_extractor": {}})
-    set_params(copied, {"resample_encode.cache": "base", "train.freeze": "base"})
+    set_params(copied, {"resample_encode.cache": cache, "train.freeze": "base", "train.layers": layers})
     set_params(copied, {"train.window_seconds": None, "train.dropout": None, "train.attention_dropout": 0.0})
     resample_encode()
     train()
@@ -64,3 +71,68 @@ def test_model_of_cached_base(copied: Path, architecture: str) -> None:
     assert len(shared) > 10
     assert all(torch.equal(after[name], before[name]) for name in shared)
     assert epoch_losses()[-1, 0] < epoch_losses()[0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", ["weighted", 1])
+def test_training_with_cached_layers(copied: Path, layers: object) -> None:
+    """The losses are those of the training that runs the frozen base model. The audit takes the same embeddings."""
+    write_tiny_model("hubert", layers=2)
+    change_config(activation_dropout=0.0, do_stable_layer_norm=True)
+    set_params(copied, {"train.freeze": "base", "train.layers": layers, "train.learning_rate": 0.03})
+    set_params(copied, {"train.window_seconds": None, "train.dropout": 0.0, "train.attention_dropout": 0.0})
+    found = []
+    for cache in ("input", "layers"):
+        set_params(copied, {"resample_encode.cache": cache})
+        resample_encode()
+        train()
+        found.append((epoch_losses(), finetuned_weights(), embed_clips(read_table(CLIPS))))
+    (losses, weights, embeddings), (cached_losses, cached_weights, cached_embeddings) = found
+    np.testing.assert_allclose(cached_losses, losses, atol=1e-3)
+    np.testing.assert_allclose(cached_embeddings, embeddings, atol=2e-3)
+    if layers == "weighted":
+        assert np.ptp(weights["layer_weights"].numpy()) > 0.01
+        torch.testing.assert_close(cached_weights["layer_weights"], weights["layer_weights"], rtol=0, atol=1e-3)
+
+
+def write_base(kind: str, stable: bool) -> np.ndarray:
+    """Write a tiny base model of three layers, whose norms are not at their start; return the features of a clip."""
+    if kind == "whisper":
+        write_tiny_model(kind, layers=3)
+    else:
+        sizes = TINY_CONFIG | {"num_hidden_layers": 3} | ({"do_stable_layer_norm": True} if stable else {})
+        AutoModel.from_config(CONFIG_MAPPING[kind](**sizes)).save_pretrained(BASE)
+    model = AutoModel.from_pretrained(BASE)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.3 * torch.randn_like(weight)
+    model.save_pretrained(BASE)
+    shape = {"whisper": (8, 200), "wav2vec2-bert": (40, 160)}.get(kind, (8000,))
+    return torch.randn(shape).numpy()
+
+
+STABLE = ("hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
+KINDS = [(kind, False) for kind, model in MODEL_TYPES.items() if {"projector", "same_frames"} <= model.has]
+
+
+@pytest.mark.parametrize(("kind", "stable"), [*KINDS, *((kind, True) for kind in STABLE)])
+def test_cached_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, stable: bool) -> None:
+    """The head gets what the complete, the weighted and the cut model would give it."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    features = write_base(kind, stable)
+    cached = torch.from_numpy(load_part(BASE, load_config(BASE), "layers", "fp32", 1)(features))
+    found = []
+    for layers in ("last", "weighted", 1, 2):
+        torch.manual_seed(0)
+        model = build_model(BASE, ["x", "y"], TrainParams(layers=layers, freeze="base")).eval()
+        with torch.no_grad():
+            model.classifier.weight *= 100
+            if layers == "weighted":
+                model.layer_weights += torch.arange(4.0)
+            found.append(model(torch.from_numpy(features)[None]).logits)
+            with use_cached_part(model, "layers"):
+                logits = model(cached[None]).logits
+        torch.testing.assert_close(logits, found[-1], rtol=1e-3, atol=1e-4)
+    # The same head has other logits for another choice.
+    assert all((one - other).abs().max() > 1e-2 for one, other in combinations(found, 2))

@@ -29,6 +29,7 @@ def test_table_describes_the_model(kind: str) -> None:
         "masks": hasattr(model.base_model, "_mask_hidden_states"),
         "projector": hasattr(model, "projector"),
         "weighted_sum": hasattr(config, "use_weighted_layer_sum"),
+        "same_frames": hasattr(model, "projector") and not hasattr(config, "squeeze_factor"),
     }
     assert described.has == {name for name, value in found.items() if value}
     names = {

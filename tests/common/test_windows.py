@@ -68,8 +68,9 @@ def test_windows_of_spectrograms_refused(copied: Path, architecture: str) -> Non
 
 
 @pytest.mark.slow
-def test_windows_of_cached_base_refused(copied: Path) -> None:
-    set_params(copied, {"resample_encode.cache": "base"})
+@pytest.mark.parametrize("cache", ["base", "layers"])
+def test_windows_of_cached_base_refused(copied: Path, cache: str) -> None:
+    set_params(copied, {"resample_encode.cache": cache})
     resample_encode()
     encoded = open_encoded_clips(ENCODED)
     error = user_error(lambda: window_length(encoded, torch.nn.Identity(), 0.5, "evaluate.window_seconds"))

@@ -58,6 +58,8 @@ REQUESTS: list[tuple[dict[str, Any], set[str]]] = [
     ({"train.augment": {"noise": [10, 40]}}, SPECTROGRAMS),
     ({"resample_encode.cache": "feature_encoder"}, SPECTROGRAMS),
     ({"resample_encode.cache": "base"}, {"ast"}),
+    ({"resample_encode.cache": "layers"}, {"ast"}),
+    ({"resample_encode.cache": "layers", "train.layers": 1}, {"ast"}),
 ]
 
 
@@ -90,7 +92,7 @@ def test_check_refuses_what_the_stages_refuse(
     [(key, message)] = found.items()
     error = user_error(build_all)
     assert (error.key, str(error)) == (key, message)
-    assert str(key).startswith(list(values)[-1])
+    assert str(key).startswith(tuple(values))
 
 
 def test_weighted_base_cannot_be_cached(folder: Path) -> None:
@@ -99,6 +101,15 @@ def test_weighted_base_cannot_be_cached(folder: Path) -> None:
     set_params(folder, FOLDER | PLAIN | {"resample_encode.cache": "base"})
     assert list(problems(lambda: check_params("split"))) == ["resample_encode.cache"]
     assert user_error(build_all).key == "resample_encode.cache"
+    set_params(folder, {"resample_encode.cache": "layers"})
+    check_params("split")
+    build_all()
+
+
+def test_layers_of_sew_cannot_be_cached(folder: Path) -> None:
+    source = {"source": "random_weights", "config": {"model_type": "sew"}}
+    set_params(folder, {"download.model": source} | PLAIN | {"resample_encode.cache": "layers"})
+    assert list(problems(lambda: check_params("check"))) == ["resample_encode.cache"]
 
 
 def test_windows_of_evaluate(folder: Path) -> None:

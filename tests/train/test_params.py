@@ -42,12 +42,16 @@ def test_window_conflict_has_both_numbers() -> None:
         ("base", "none", ["train.freeze"]),
         ("base", "feature_encoder", ["train.freeze"]),
         ("base", "base", []),
+        ("layers", "none", ["train.freeze"]),
+        ("layers", "feature_encoder", ["train.freeze"]),
+        ("layers", "base", []),
     ],
 )
 def test_cached_part_must_be_frozen(cache: str, freeze: str, keys: list[str]) -> None:
     assert conflicts(TrainParams(freeze=freeze), cache=cache) == keys
 
 
+@pytest.mark.parametrize("cache", ["base", "layers"])
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -55,20 +59,26 @@ def test_cached_part_must_be_frozen(cache: str, freeze: str, keys: list[str]) ->
         ("dropout", 0.5),
         ("attention_dropout", 0.1),
         ("spec_augment", {"mask_time_prob": 0.1}),
-        ("layers", 1),
     ],
 )
-def test_what_cached_base_excludes(key: str, value: object) -> None:
+def test_what_cached_base_excludes(cache: str, key: str, value: object) -> None:
     params = TrainParams(freeze="base", **{key: value})
-    assert conflicts(params, cache="base") == [f"train.{key}"]
+    assert conflicts(params, cache=cache) == [f"train.{key}"]
     assert conflicts(params, cache="feature_encoder") == []
+
+
+@pytest.mark.parametrize("layers", ["weighted", "last", 1])
+def test_choice_of_layers_needs_all_of_them(layers: object) -> None:
+    params = TrainParams(freeze="base", layers=layers)
+    assert conflicts(params, cache="base") == ["train.layers"]
+    assert conflicts(params, cache="layers") == []
 
 
 def test_cached_base_allows_zero_dropout() -> None:
     assert conflicts(TrainParams(freeze="base", dropout=0.0, attention_dropout=0.0), cache="base") == []
 
 
-@pytest.mark.parametrize("cache", ["feature_encoder", "base"])
+@pytest.mark.parametrize("cache", ["feature_encoder", "base", "layers"])
 def test_augment_changes_the_input(cache: str) -> None:
     assert conflicts(TrainParams(freeze="base", augment={"polarity": True}), cache=cache) == ["train.augment"]
     assert conflicts(TrainParams(freeze="base", augment={"polarity": True})) == []

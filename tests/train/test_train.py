@@ -65,6 +65,7 @@ def test_without_validation_test_selects(copied: Path) -> None:
         ("feature_encoder", {"freeze": "none"}, "train.freeze"),
         ("base", {"freeze": "feature_encoder", "window_seconds": None}, "train.freeze"),
         ("base", {"freeze": "base"}, "train.window_seconds"),
+        ("layers", {"freeze": "base"}, "train.window_seconds"),
         ("base", {"freeze": "base", "window_seconds": None, "dropout": 0.5}, "train.dropout"),
     ],
 )

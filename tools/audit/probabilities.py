@@ -158,8 +158,9 @@ def embed_clips(clips: pd.DataFrame) -> np.ndarray:
     run = None if encoded.cached_part else load_part(BASE, load_config(BASE), "base", "fp32", workers=1)
     stored = StoredFeatures(encoded.rows, encoded.feature_column, range(len(encoded.rows)))
     frames: dict[str, list[np.ndarray]] = {}
+    # If all layers are cached, the output of the base is the last row.
     for clip, features in zip(tqdm(encoded.rows.data.column("clip").to_pylist(), "base model", unit="clip"), stored):
-        frames.setdefault(clip, []).append(run(features.astype(np.float32))[0] if run else features[0])
+        frames.setdefault(clip, []).append(run(features.astype(np.float32))[0] if run else features[-1])
     if missing := set(clips["clip"]) - set(frames):
         raise UserError(f"it lacks the clip {min(missing)}; run dvc repro", file=ENCODED)
     return np.stack([np.mean(frames[clip], axis=0) for clip in clips["clip"]])
