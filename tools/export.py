@@ -172,7 +172,7 @@ def export(options: Namespace) -> None:
     differences: list[float] = []
     replace(target, lambda partial: differences.append(export_model(source, partial, samples)))
     copy_configs(source, out)
-    print(f"{target}: logits differ from PyTorch's by at most {differences[0]:.1g}, on {kind}")
+    print(f"{target}: logits differ from PyTorch's by at most {differences[0]:.1g} of their range, on {kind}")
     models = {"PyTorch": source, "ONNX": target}
     if options.int8:
         replace(quantised, lambda partial: quantise(target, partial))

@@ -103,7 +103,7 @@ def write_onnx(folder: Path) -> None:
     file = folder / MODEL_FILE
     file.parent.mkdir()
     difference = export_model(folder, file, make_clips(sampling_rate, [1.0, 3.0]))
-    print(f"{MODEL_FILE}: logits differ from PyTorch's by at most {difference:.1g}, on generated clips")
+    print(f"{MODEL_FILE}: logits differ from PyTorch's by at most {difference:.1g} of their range, on generated clips")
 
 
 def git_commit() -> str:
