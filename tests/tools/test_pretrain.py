@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from helpers import ROOT
 from transformers import AutoFeatureExtractor, HubertForSequenceClassification, HubertModel
 
 from stages.download.dataset.synthetic_music import GENRES
-from tools.pretrain.__main__ import compose_clip, pretrain, train
+from tools.pretrain import __main__ as tool
+from tools.pretrain.__main__ import compose_clip, draw_masks, pretrain, train
 from tools.pretrain.filter_bank import BANDS, LIMIT, SAMPLING_RATE, make_config, write_filter_bank
 
 CHECKPOINT = ROOT / "pretrained/hubert-tiny-music"
@@ -26,6 +28,27 @@ def test_two_steps(tmp_path: Path) -> None:
     assert AutoFeatureExtractor.from_pretrained(tmp_path).sampling_rate == SAMPLING_RATE
     for name, weight in filter_bank().feature_extractor.named_parameters():
         assert torch.equal(model.get_parameter(f"feature_extractor.{name}").half(), weight.half())
+
+
+@pytest.mark.parametrize("option", ["--clips=0", "--steps=0", "--seed=-1", f"--seed={2**32}"])
+def test_invalid_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    monkeypatch.setattr("sys.argv", ["tool", str(tmp_path), option])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("sys.argv", ["tool", str(tmp_path / "file"), "--clips=1", "--steps=1"])
+    with pytest.raises(FileExistsError):  # one line in run_command
+        tool.main()
+
+
+def test_share_of_masked_frames() -> None:
+    """As the card of the checkpoint states it."""
+    share = draw_masks(np.random.default_rng(0), 1000, 124).mean()
+    assert f"about {100 * share:.0f}%" in (CHECKPOINT / "README.md").read_text()
 
 
 def test_masks_are_used() -> None:

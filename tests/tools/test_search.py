@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from argparse import Namespace
 from pathlib import Path
 from threading import Event
@@ -11,16 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakes.fork_server import make_python
-from helpers import ROOT, dvc, user_error
+from helpers import ROOT, dvc, set_params, user_error
 
 from tools.revisions import experiments
 
 pytest.importorskip("optuna", reason="the extra search is not installed")
 
+import optuna
+
 from stages.train.checkpoints import CHECKPOINTS
 from tools.search import __main__ as search_main
+from tools.search import gain
 from tools.search.gain import corrected_gain
-from tools.search.report import describe_gain
+from tools.search.report import _describe_winner, describe_gain
 from tools.search.runs import Runner
 from tools.search.space import check_space, parse_space
 from tools.search.study import opened_study, require_open
@@ -133,6 +137,45 @@ def test_few_clips_give_a_wide_interval() -> None:
     _, low, high = corrected_gain(same, same[:, 0], None)
     assert low < -0.1
     assert high > 0.1
+
+
+def test_many_clips_need_little_memory() -> None:
+    correct = np.random.default_rng(0).random((4000, 3)) < 0.8
+    tracemalloc.start()
+    try:
+        corrected_gain(correct[:, 1:], correct[:, 0], None)
+        assert tracemalloc.get_traced_memory()[1] < 250e6  # bytes; a matrix of all resamples and clips has 128e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_resamples_in_parts_give_the_same_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    correct, groups = np.random.default_rng(0).random((90, 4)) < 0.7, np.arange(90) // 3
+    together = corrected_gain(correct[:, 1:], correct[:, 0], groups)
+    monkeypatch.setattr(gain, "MAX_CELLS", 1000)
+    assert corrected_gain(correct[:, 1:], correct[:, 0], groups) == together
+
+
+def test_interval_is_that_of_the_winner() -> None:
+    """By the mean over the folds, a trial can win that is not the best on all clips."""
+    table = pd.DataFrame({0: [True] * 100, 1: [False] + [True] * 99})
+    first, second = ("\n".join(describe_gain(table, winner, table[0], np.arange(100), 2)) for winner in (0, 1))
+    assert "(95% -3.7 to +3.7); not corrected +0.0" in first
+    assert "(95% -4.4 to +3.7); not corrected -1.0" in second
+
+
+def test_report_has_values_as_in_params(workspace: Path) -> None:
+    set_params(workspace, {"train.dropout": None})
+    study = optuna.create_study(direction="maximize", study_name="x")
+    space = {"train.dropout": optuna.distributions.CategoricalDistribution(["0.1", "null"])}
+    study.add_trial(optuna.create_trial(params={"train.dropout": "0.1"}, distributions=space, value=0.5))
+    assert "| train.dropout | 0.1 | null |" in list(_describe_winner(study, study.trials[0]))
+
+
+def test_report_says_if_groups_are_unknown() -> None:
+    table = pd.DataFrame({0: [True] * 60})
+    assert "treated as independent" in "".join(describe_gain(table, 0, table[0], None, None))
+    assert "treated as independent" not in "".join(describe_gain(table, 0, table[0], np.arange(60), None))
 
 
 @pytest.mark.parametrize(("number", "few"), [(59, True), (60, False)])

@@ -29,7 +29,7 @@ SEEDS = (2**32, 2**32)  # params.yaml has seeds below 2**32, and one less number
 BATCH_SIZE = 16
 LEARNING_RATE = 1e-3
 WARMUP_STEPS = 300
-MASKED = 0.5  # share of the frames at most; masks may overlap
+MASKED = 0.5  # share of the frames at most; masks may overlap, so 0.4 on average
 MASK_FRAMES = 10
 REPORT_EVERY = 200  # steps
 
@@ -54,7 +54,7 @@ def encode_clips(model: "HubertModel", clips: int) -> np.ndarray:
 
     numbers = [(number % len(GENRES), number // len(GENRES)) for number in range(clips)]
     encoded = []
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool, torch.no_grad():
+    with ProcessPoolExecutor(os.cpu_count()) as pool, torch.no_grad():
         for clip in pool.map(compose_clip, [GENRES[genre] for genre, _ in numbers], numbers, chunksize=16):
             frames = model.feature_extractor(torch.from_numpy(clip)[None])[0].T
             encoded.append(frames.half().numpy())
@@ -142,6 +142,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4200, help="of 16 clips; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and masks; default: %(default)s")
     options = parser.parse_args()
+    for key in ("clips", "steps"):
+        if getattr(options, key) < 1:
+            parser.error(f"--{key} must be at least 1")
+    if not 0 <= options.seed < 2**32:
+        parser.error("--seed must be at least 0 and below 2**32")
+    options.out.mkdir(parents=True, exist_ok=True)  # now, not after minutes
     pretrain(options.out, options.clips, options.steps, options.seed)
 
 

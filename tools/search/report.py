@@ -1,5 +1,6 @@
 """Evaluate the winner of a search and the committed params on the test clips, and write the report."""
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -60,7 +61,9 @@ def _describe_winner(study: optuna.Study, winner: FrozenTrial) -> Iterator[str]:
     committed = read_all_params([])
     for override in list_overrides(winner.params):
         key, _, value = override.partition("=")
-        yield f"| {key} | {value} | {committed.get(key)} |"
+        before = committed.get(key)
+        # As in params.yaml: null, true.
+        yield f"| {key} | {value} | {before if isinstance(before, str) else json.dumps(before)} |"
     yield ""
 
 
@@ -94,7 +97,8 @@ def describe_gain(
         committed: the same for the committed params.
         groups: an id for each clip, or None.
     """
-    gain, low, high = corrected_gain(trials.to_numpy(), committed.to_numpy(), groups)
+    column = list(trials.columns).index(winner)
+    gain, low, high = corrected_gain(trials.to_numpy(), committed.to_numpy(), groups, column)
     number = len(trials) if groups is None else len(set(groups))
     where = f"{len(trials)} validation clips" + (f" of {number} groups" if number < len(trials) else "")
     where += f" in {folds} folds" if folds else ""
@@ -105,6 +109,8 @@ def describe_gain(
         f"- Gain on the validation clips, corrected for the choice (finished trials: {trials.shape[1]}): {interval}; "
         f"not corrected {100 * (best - base):+z.1f}."
     )
+    if groups is None:
+        yield "- data/splits.csv is not available, so all clips were treated as independent."
     if number < MIN_CLIPS:
         few = f"{number} independent validation clips are too few to measure a gain: with fewer than {MIN_CLIPS}, "
         yield f"- {few}even a large one can be chance."
