@@ -149,7 +149,7 @@ def describe(result: Result) -> str:
 BENCHMARK = Benchmark(
     title="Search for repetitions",
     text=f"For each clip length, {RECORDINGS} synthetic clips have an altered copy each. The table shows how many "
-    "copies the search finds.",
+    "copies the search finds. The results are of the music of an earlier demo.",
     header=["alteration of the copy", *(f"clips of {seconds} s" for seconds in LENGTHS)],
     measure=measure,
     describe=describe,

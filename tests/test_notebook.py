@@ -1,6 +1,7 @@
 """The notebook for the readers of the course, executed in a finished workspace: its stages do not run again."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_course_notebook_runs(copied: Path, monkeypatch: pytest.MonkeyPatch) -> 
     printed = "".join(output.get("text", "") for output in outputs)
     assert "params.yaml as it is" in printed
     assert "error:" not in printed.lower()
+    assert re.search(r"after: 16000 Hz, mean -?0\.000, variance 1\.000", printed)
     shown = [form for output in outputs for form in output.get("data", {})]
     assert shown.count("image/png") == 2
     assert sum("<audio" in str(output.get("data", {}).get("text/html", "")) for output in outputs) == 4

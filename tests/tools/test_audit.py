@@ -107,6 +107,33 @@ def test_groups_stay_in_one_fold() -> None:
     assert right[0] > 0.65 > right[1]
 
 
+def test_label_of_a_single_group(capsys: pytest.CaptureFixture[str]) -> None:
+    """A fold has all of its clips, so the model of that fold does not know the label."""
+    labels = list("aaaabbbbcc")
+    clips = pd.DataFrame({"clip": [f"c{n}" for n in range(10)], "label": labels})
+    groups = np.array(["1", "1", "2", "2", "3", "3", "4", "4", "5", "5"])
+    points = np.random.default_rng(0).normal(size=(10, 3))
+    folds = probabilities.cross_validate(clips, points, groups, 2)
+    assert folds.probabilities[8:, 2].tolist() == [0, 0]
+    assert "all clips of c are in one fold" in capsys.readouterr().out
+    two = clips.assign(label=[label if label == "c" else "a" for label in labels])
+    error = user_error(lambda: probabilities.cross_validate(two, points, groups, 2))
+    assert "all clips of c are in one fold" in str(error)
+
+
+def test_wrong_table_stops_before_the_clips_are_read(
+    workspace: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / "data/raw").mkdir()
+    Path("data/raw/clips.csv").write_text(
+        "clip,label,path,sha256,sampling_rate,channels,seconds\nx,a,audio/a/x.wav,0,8000,1,1\n"
+    )
+    Path("data/raw/repetitions.csv").write_text("clip,recording\n")
+    Path("data/labels/corrections.csv").write_text("clip,action,label\nx,mend,\n")
+    monkeypatch.setattr(probabilities, "summarize_clips", lambda clips: pytest.fail("the clips were read"))
+    assert "mend" in str(user_error(lambda: run_tool(audit)))
+
+
 def test_suspects_are_ranked() -> None:
     given = np.repeat([0, 1], 50)
     chances = np.where(given[:, None] == [0, 1], 0.9, 0.1)

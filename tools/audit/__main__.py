@@ -67,6 +67,7 @@ def main() -> None:
 
     require_files(CLIPS, REPETITIONS)
     clips, repetitions = read_table(CLIPS), read_table(REPETITIONS)
+    decided = page.read_decisions(clips)
     uses_experiments = options.crossval or options.experiments
     if uses_experiments:  # before the clips are decoded, which takes long
         folds = probabilities.read_experiments(options.experiments, clips)
@@ -74,7 +75,6 @@ def main() -> None:
     if not uses_experiments:
         used = np.hstack([features, probabilities.embed_clips(clips)]) if options.base else features
         folds = probabilities.cross_validate(clips, used, probabilities.find_groups(clips, repetitions), options.folds)
-    decided = page.read_decisions(clips)
     ranked = suspects.rank_suspects(folds, clips, repetitions, suspects.measure_distances(features))
     known = {one.clip for one in decided}
     ranked = [one for one in ranked if one.clip not in known]

@@ -76,7 +76,7 @@ def find_changed(folds: dict[str, pd.DataFrame], clips: pd.DataFrame) -> set[str
 
 
 def warn_of_groups(folds: dict[str, pd.DataFrame]) -> None:
-    """Print how many clips are in groups that are in several folds, so that the models have heard the groups."""
+    """Print how many clips are in groups that are in several folds, so that the models were trained on the groups."""
     first, numbers = next(iter(folds)), np.repeat(np.arange(len(folds)), [len(part) for part in folds.values()])
     groups = groups_of(first, pd.concat(folds.values()).index)
     if groups is None:
@@ -108,7 +108,7 @@ def cross_validate(clips: pd.DataFrame, features: np.ndarray, groups: np.ndarray
         clips: columns clip and label. features: (clips, features). groups: of each clip; none is in two folds.
 
     Raises:
-        UserError: there are fewer groups than folds.
+        UserError: there are fewer groups than folds, or a fold leaves clips of only one label.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -119,6 +119,11 @@ def cross_validate(clips: pd.DataFrame, features: np.ndarray, groups: np.ndarray
     probabilities = np.zeros((len(rows), len(labels)))
     for test in cut_folds(rows, folds, 0, clips["label"].to_numpy(), groups):
         train = np.setdiff1d(rows, test)
+        lost = ", ".join(labels[np.setdiff1d(given, given[train])])
+        if len(set(given[train])) < 2:
+            raise UserError(f"all clips of {lost} are in one fold: each label needs clips of several groups")
+        if lost:
+            print(f"all clips of {lost} are in one fold, so its model does not know this label: all are suspects")
         model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000))
         model.fit(features[train], given[train])
         probabilities[np.ix_(test, model.classes_)] = model.predict_proba(features[test])

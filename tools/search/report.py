@@ -97,7 +97,7 @@ def describe_gain(
         committed: the same for the committed params.
         groups: an id for each clip, or None.
     """
-    column = list(trials.columns).index(winner)
+    column = int(np.flatnonzero(trials.columns == winner)[0])
     gain, low, high = corrected_gain(trials.to_numpy(), committed.to_numpy(), groups, column)
     number = len(trials) if groups is None else len(set(groups))
     where = f"{len(trials)} validation clips" + (f" of {number} groups" if number < len(trials) else "")
