@@ -1,9 +1,8 @@
 """Measure the project's speed against the course's code, side by side in one run on generated audio.
 
 `make bench` runs all benchmarks but those of accuracy, which take an hour (`python -m benchmarks composed real`) or
-longer (`python -m benchmarks recipes`), that of wrong labels (`python -m benchmarks audit`), and those of the whole
-pipeline, which need a GPU
-(`python -m benchmarks --device cuda gtzan course`).
+longer (`python -m benchmarks recipes recipes-real`), that of wrong labels (`python -m benchmarks audit`), and those of
+the whole pipeline, which need a GPU (`python -m benchmarks --device cuda gtzan course`).
 Results are stored in benchmarks/results/, and benchmarks/README.md is written from them. If you change a constant of a
 benchmark, run it again: its text states them.
 """
@@ -30,9 +29,11 @@ BENCHMARKS = {
     "course": pipeline.make_benchmark("course"),
     "composed": accuracy.SYNTHETIC,
     "real": accuracy.REAL,
-    "recipes": recipes.BENCHMARK,
+    "recipes": recipes.SYNTHETIC_MUSIC,
+    "recipes-real": recipes.REAL_MUSIC,
 }
-SLOW = ("growth", "audit", "gtzan", "course", "composed", "real", "recipes")  # run only if asked for by name
+# Run only if asked for by name.
+SLOW = ("growth", "audit", "gtzan", "course", "composed", "real", "recipes", "recipes-real")
 
 
 def describe_machine(device: str) -> str:
