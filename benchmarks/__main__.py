@@ -1,8 +1,8 @@
 """Measure the project's speed against the course's code, side by side in one run on generated audio.
 
 `make bench` runs all benchmarks but those of accuracy, which take an hour (`python -m benchmarks composed real`) or
-longer (`python -m benchmarks recipes`), those of wrong labels (`python -m benchmarks audit real-audit`), and those
-of the whole pipeline, which need a GPU (`python -m benchmarks --device cuda gtzan course`).
+longer (`python -m benchmarks recipes real-recipes`), those of wrong labels (`python -m benchmarks audit real-audit`),
+and those of the whole pipeline, which need a GPU (`python -m benchmarks --device cuda gtzan course`).
 Results are stored in benchmarks/results/, and benchmarks/README.md is written from them. If you change a constant of a
 benchmark, run it again: its text states them.
 """
@@ -30,10 +30,11 @@ BENCHMARKS = {
     "course": pipeline.make_benchmark("course"),
     "composed": accuracy.SYNTHETIC,
     "real": accuracy.REAL,
-    "recipes": recipes.BENCHMARK,
+    "recipes": recipes.SYNTHETIC_MUSIC,
+    "real-recipes": recipes.REAL_MUSIC,
 }
 # Run only if asked for by name.
-SLOW = ("growth", "audit", "real-audit", "gtzan", "course", "composed", "real", "recipes")
+SLOW = ("growth", "audit", "real-audit", "gtzan", "course", "composed", "real", "recipes", "real-recipes")
 
 
 def describe_machine(device: str) -> str:

@@ -130,6 +130,18 @@ def folder_source(clips: Path) -> Params:
     return {"source": "folder", "path": str(clips), "max_rejected": 0}
 
 
+def find_real_clips() -> Path:
+    """Return the folder of the real clips, 50 of GTZAN: ten labels of five clips.
+
+    Raises:
+        SystemExit: it is missing.
+    """
+    clips = SHARED / "data/gtzan-sample"
+    if not clips.is_dir():
+        raise SystemExit(f"error: {clips} is missing; it holds real clips (see {__name__})")
+    return clips
+
+
 def measure_synthetic(device: str) -> Result:
     """Pretrain the demo's model on five genres, and fine-tune it on the other five with each setting."""
     settings = {
@@ -150,15 +162,14 @@ def measure_synthetic(device: str) -> Result:
 
 def measure_real(device: str) -> Result:
     """Fine-tune Whisper on real clips with each setting."""
-    if not SHARED.is_dir():
-        raise SystemExit(f"error: {SHARED} is missing; it holds real clips and a checkpoint (see {__name__})")
+    clips = find_real_clips()
     settings = {
         "course settings": {},
         "recommended settings": RECOMMENDED,
         "recommended settings, head only, base model's output cached": RECOMMENDED | HEAD_ONLY,
     }
     values = {
-        "download.dataset.path": str(SHARED / "data/gtzan-sample"),
+        "download.dataset.path": str(clips),
         "download.model.path": str(SHARED / "models/whisper-tiny-en"),
         "split.test_size": 0.4,
         "train.epochs": REAL_EPOCHS,
