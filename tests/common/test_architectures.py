@@ -79,7 +79,7 @@ def test_model_of_cached_base(copied: Path, architecture: str, cache: str, layer
 @pytest.mark.slow
 @pytest.mark.parametrize("layers", ["weighted", 1])
 def test_training_with_cached_layers(copied: Path, layers: object) -> None:
-    """The losses are those of the training that runs the frozen base model. The audit takes the same embeddings."""
+    """Losses, weights and the audit's embeddings are those of the frozen base model without the cache."""
     write_tiny_model("hubert", layers=2)
     change_config(activation_dropout=0.0, do_stable_layer_norm=True)
     set_params(copied, {"train.freeze": "base", "train.layers": layers, "train.learning_rate": 0.03})

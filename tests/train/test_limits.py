@@ -107,8 +107,9 @@ def test_weighted_base_cannot_be_cached(folder: Path) -> None:
 
 
 def test_layers_of_sew_cannot_be_cached(folder: Path) -> None:
-    source = {"source": "random_weights", "config": {"model_type": "sew"}}
-    set_params(folder, {"download.model": source} | PLAIN | {"resample_encode.cache": "layers"})
+    write_tiny_model("hubert")
+    change_config(model_type="sew")
+    set_params(folder, FOLDER | PLAIN | {"resample_encode.cache": "layers"})
     assert list(problems(lambda: check_params("check"))) == ["resample_encode.cache"]
 
 
