@@ -28,8 +28,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with one test that makes `finished`, while the other processes run those that do not wait for it."""
-    waiting = [item for item in items if "finished" in getattr(item, "fixturenames", ())]
-    others = [item for item in items if item not in set(waiting)]
+    waiting, others = [], []
+    for item in items:
+        (waiting if "finished" in getattr(item, "fixturenames", ()) else others).append(item)
     items[:] = [*waiting[:1], *others, *waiting[1:]]
 
 

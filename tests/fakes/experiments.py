@@ -1,9 +1,10 @@
 """Results of runs, written by hand: predictions, splits, and git tags that hold them."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
-from helpers import git
+from helpers import dvc, git
 
 
 def predictions(correct: str, start: int = 0, label: str = "x") -> str:
@@ -25,3 +26,13 @@ def commit_run(folder: Path, name: str, correct: str, start: int = 0, **split: i
     git(folder, "add", ".")
     git(folder, "commit", "-q", "--allow-empty", "-m", name)
     git(folder, "tag", name)
+
+
+def start_dvc(folder: Path, run: dict[str, Any], params: str) -> None:
+    """Commit a project of DVC with one stage. run: its entry in dvc.yaml. params: the content of params.yaml."""
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"run": run}}))
+    (folder / "params.yaml").write_text(params)
+    dvc(folder, "init", "-q")
+    dvc(folder, "config", "core.analytics", "false")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "Start")

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import yaml
 from fakes.browser import start_chromium
+from fakes.experiments import start_dvc
 from helpers import dvc, git, set_params, user_error
 
 from stages.common.tables import read_table
@@ -129,9 +129,9 @@ def test_wrong_table_stops_before_the_clips_are_read(
         "clip,label,path,sha256,sampling_rate,channels,seconds\nx,a,audio/a/x.wav,0,8000,1,1\n"
     )
     Path("data/raw/repetitions.csv").write_text("clip,recording\n")
-    Path("data/labels/corrections.csv").write_text("clip,action,label\nx,mend,\n")
+    Path("data/labels/corrections.csv").write_text("clip,action,label\nx,rename,\n")
     monkeypatch.setattr(probabilities, "summarize_clips", lambda clips: pytest.fail("the clips were read"))
-    assert "mend" in str(user_error(lambda: run_tool(audit)))
+    assert "rename" in str(user_error(lambda: run_tool(audit)))
 
 
 def test_suspects_are_ranked() -> None:
@@ -218,12 +218,7 @@ def test_folds_of_dvc_experiments(project: Path, capsys: pytest.CaptureFixture[s
     (project / "run.py").write_text(RUN)
     outs = ["data/raw", "data/splits.csv", {"metrics/predictions.csv": {"cache": False}}]
     run = {"cmd": "python -c \"exec(open('run.py').read())\"", "params": ["split", "seed"], "outs": outs}
-    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"run": run}}))
-    (project / "params.yaml").write_text("split: {folds: 2, fold: 0}\nseed: 1\n")
-    dvc(project, "init", "-q")
-    dvc(project, "config", "core.analytics", "false")
-    git(project, "add", ".")
-    git(project, "commit", "-q", "-m", "Start")
+    start_dvc(project, run, "split: {folds: 2, fold: 0}\nseed: 1\n")
     for fold in range(2):
         dvc(project, "exp", "run", "--name", f"k{fold}", "-S", f"split.fold={fold}")
     clips = read_table(project / "data/raw/clips.csv")

@@ -2,8 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
-from fakes.experiments import commit_run, write_splits
+from fakes.experiments import commit_run, start_dvc, write_splits
 from helpers import dvc, error_of, git
 
 from tools import compare, crossval
@@ -66,12 +65,7 @@ def test_experiments_of_dvc(project: Path, run_tool: RunTool) -> None:
         " open('metrics/predictions.csv', 'w').write(f'clip,label,prediction\\nc{f},x,x\\n')\""
     )
     run = {"cmd": command, "params": ["split"], "outs": [{"metrics/predictions.csv": {"cache": False}}]}
-    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"run": run}}))
-    (project / "params.yaml").write_text("split: {folds: null, fold: 0}\n")
-    dvc(project, "init", "-q")
-    dvc(project, "config", "core.analytics", "false")
-    git(project, "add", ".")
-    git(project, "commit", "-q", "-m", "Start")
+    start_dvc(project, run, "split: {folds: null, fold: 0}\n")
     assert "HEAD has no finished experiment with split.folds" in error_of(lambda: run_tool(crossval))
     dvc(project, "exp", "run", "--name", "without-folds", "-S", "split.fold=7")
     for fold in range(2):
