@@ -42,7 +42,7 @@ class FolderClips(ClipSource):
         try:
             root = self._find_root()
             if self.table is not None:
-                from stages.download.dataset.labelling import find_table  # imports pandas
+                from stages.download.dataset.table_files import find_table  # imports pandas
 
                 find_table(root, self.table)
             if not has_clips(root):
@@ -75,12 +75,13 @@ class FolderClips(ClipSource):
         listing = list_files(root)
         columns = Columns(self.file_column, self.label_column, self.split_column)
         known = find_labels(root, listing.files, self.table, columns)
-        candidates, ignored, rejected = select_clips(listing.files, 2, self.label_spellings, known.labels)
+        others = [path for path in listing.files if path not in known.used]
+        candidates, ignored, rejected = select_clips(others, 2, self.label_spellings, known.labels)
         ignored, rejected = listing.ignored + known.ignored + ignored, listing.rejected + known.rejected + rejected
         if not candidates and not rejected:
             raise self._no_audio()
         if known.labels is None:
-            require_labels((candidate.label for candidate in candidates), listing.files)
+            require_labels((candidate.label for candidate in candidates), listing.files, known.unused)
         files, splits = {}, {}
         for candidate in tqdm(candidates, "copy", unit="clip"):
             target = target_path(folder, candidate)

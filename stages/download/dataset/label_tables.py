@@ -10,6 +10,7 @@ from stages.common.clip_tables import read_headers, read_rows, read_text
 from stages.common.errors import UserError
 from stages.common.extensions import EXTENSIONS, UNDECODABLE
 from stages.common.spelling import fold
+from stages.download.dataset.label_cells import as_text, list_names, read_label
 from stages.download.dataset.published import name_split
 
 KEY = "download.dataset"
@@ -20,7 +21,7 @@ LABEL_COLUMNS = (
 )
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 SAMPLE = 1000  # rows in which the column of files is looked for
-LIST = re.compile(r"\[.*\]|\{.*\}|\(['\"].*\)", re.DOTALL)  # a list, as Python or JSON writes it
+FLAGS = {"0", "1", "0.0", "1.0", "false", "true"}  # cells of a column for one label
 
 
 class Columns(NamedTuple):
@@ -44,7 +45,7 @@ class Table(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of a table. split: as the table spells it; "" if there is none."""
+    """A row of a table, with "" for what it lacks. label: a list if it has several. split: as the table spells it."""
 
     file: str
     label: str
@@ -121,15 +122,11 @@ def _read_records(file: Path, path: str) -> tuple[list[str], list[list[str]]]:
             lines = file.read_text(encoding="utf-8").split("\n")
             records = [json.loads(line) for line in lines if line.strip()]
         header = list(dict.fromkeys(str(name) for record in records for name in record))
-        rows = [[_as_text(record.get(name)) for name in header] for record in records]
+        rows = [[as_text(record.get(name)) for name in header] for record in records]
     except (pa.lib.ArrowException, ValueError, AttributeError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} has no rows of names and values: {reason}", key=f"{KEY}.table") from None
     return header, rows
-
-
-def _as_text(value: Any) -> str:
-    return "" if value is None or value != value else str(value)
 
 
 def select_columns(table: Table, files: Files, columns: Columns) -> list[Row]:
@@ -150,12 +147,27 @@ def select_columns(table: Table, files: Files, columns: Columns) -> list[Row]:
         raise UserError(message, key=f"{KEY}.file_column")
     label = _first_column(table.header, LABEL_COLUMNS, file) if found["label"] is None else found["label"]
     if label is None:
-        raise UserError(f"name the column of {table.path} with the labels: {listed}", key=f"{KEY}.label_column")
+        raise _no_labels(table, file)
     split = _find_splits(table, file, label) if found["split"] is None else found["split"]
-    rows = [Row(row[file], row[label], "" if split is None else row[split]) for row in table.rows]
+    rows = [Row(row[file], read_label(row[label]), "" if split is None else row[split]) for row in table.rows]
     used = [table.header[i] for i in (file, label, split) if i is not None]
     print(f"{table.path}: the columns are " + ", ".join(f"{n} {c}" for n, c in zip(("file", "label", "split"), used)))
     return [row for row in rows if any(row)]
+
+
+def _no_labels(table: Table, file: int) -> UserError:
+    """Return the error for a table without a column that is known to have labels. file: its column of files."""
+    taken = (file, _find_splits(table, file))
+    others = [i for i, name in enumerate(table.header) if name and i not in taken]
+    names = list_names([table.header[i] for i in others])
+    cells = [{row[i].lower() for row in table.rows} - {""} for i in others]
+    if not others:
+        return UserError("it has no column of labels; add one, such as label", file=table.path)
+    if len(others) > 1 and all(found and found <= FLAGS for found in cells):
+        message = f"it has a column for each label ({names}); replace them by one column, label, with the label's name"
+        return UserError(message, file=table.path)
+    message = f"no column of {table.path} is known to have labels; set {KEY}.label_column to one of: {names}"
+    return UserError(message, key=f"{KEY}.label_column")
 
 
 def _find_column(header: list[str], name: str | None) -> int | None:

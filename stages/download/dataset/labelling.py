@@ -1,16 +1,16 @@
 """Find which label each file of a folder has, and in which split it is: by its folders, or by a table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from stages.common.errors import UserError
-from stages.common.user_paths import expand_path
-from stages.download.dataset.label_tables import KEY, LIST, Columns, Files, Row, Table, read_label_table, select_columns
-from stages.download.dataset.published import name_split, read_lists, split_by_folders, top_split
+from stages.download.dataset.label_cells import describe_several, list_labels
+from stages.download.dataset.label_tables import KEY, Columns, Files, Row, Table, read_label_table, select_columns
+from stages.download.dataset.published import LISTS, name_split, read_lists, split_by_folders, top_split
 from stages.download.dataset.selection import is_clip, show_path
+from stages.download.dataset.table_files import find_inside, find_metadata, open_table
 
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # as the audiofolder of 🤗 Datasets names it
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 MISPLACED = "not at <split>/<label>/<file>"
 
@@ -19,7 +19,9 @@ class Labelling(NamedTuple):
     """What is known of the files of a folder besides their folders.
 
     labels: path -> label; None if the folder of a file is its label. splits: path -> split. lost: path, or cell of a
-    table -> label, of what was left out. ignored, rejected: (path or cell, reason).
+    table -> label, of what was left out. ignored, rejected: (path or cell, reason). used: paths of the files in the
+    folder that have these labels or splits. unused: path -> what is wrong with a table that was found, if this was not
+    printed.
     """
 
     labels: dict[str, str] | None
@@ -27,6 +29,8 @@ class Labelling(NamedTuple):
     lost: dict[str, str]
     ignored: list[tuple[str, str]]
     rejected: list[tuple[str, str]]
+    used: Sequence[str] = ()
+    unused: Mapping[str, UserError] = {}
 
 
 def find_labels(root: Path, paths: list[str], table: str | None, columns: Columns) -> Labelling:
@@ -43,51 +47,34 @@ def find_labels(root: Path, paths: list[str], table: str | None, columns: Column
     """
     named = [key for key, name in columns._asdict().items() if name is not None]
     files = Files(root, [path for path in paths if is_clip(path)])
-    listed = []
-    for path, folder in [(table, "")] if table is not None else _find_metadata(paths):
+    listed, unused = [], {}
+    for path, folder in [(table, "")] if table is not None else find_metadata(paths):
         try:
-            one = read_label_table(root / path, path, folder) if table is None else _open_table(root, path)
+            one = read_label_table(root / path, path, folder) if table is None else open_table(root, path)
             listed.append((one, select_columns(one, files, columns)))
         except UserError as error:
             if table is not None or named:
                 raise
-            print(f"{path} is not used for the labels: {error.message}")
-    if listed and (table is not None or named or not _has_folder_labels(paths)):
-        return _label_by_tables(listed, files, paths)
+            unused[path] = error
+    has_labels, placed = _has_folder_labels(paths), _label_by_splits(paths)
+    if listed or has_labels or placed:
+        unused = _report_unused(unused)
+    used = find_inside(root, table, paths) if table is not None else [one.path for one, _ in listed]
+    if listed and (table is not None or named or not has_labels):
+        return _label_by_tables(listed, files, paths)._replace(used=used)
     if named:
         raise UserError("no table was found; set table", key=f"{KEY}.{named[0]}_column")
-    found = _try_tables(listed, files, paths) if listed else None
-    return found or _label_by_splits(paths) or Labelling(None, read_lists(root, paths), {}, [], [])
+    if listed and (found := _try_tables(listed, files, paths)):
+        return found._replace(used=used)
+    lists = [path for path in paths if path in LISTS]
+    return placed or Labelling(None, read_lists(root, paths), {}, [], [], lists, unused)
 
 
-def find_table(root: Path, table: str) -> Path:
-    """Return the file of a table, whose path may start at the project or at the folder of the clips.
-
-    Raises:
-        UserError: there is none.
-    """
-    file = expand_path(table, f"{KEY}.table")
-    found = next((path for path in (file, root / file) if path.is_file()), None)
-    if found is None:
-        raise UserError(f"no file {table}, neither here nor in the folder of the clips", key=f"{KEY}.table")
-    return found
-
-
-def _open_table(root: Path, table: str) -> Table:
-    file = find_table(root, table)
-    inside = file.resolve().is_relative_to(root.resolve())
-    folder = file.resolve().parent.relative_to(root.resolve()).as_posix() if inside else ""
-    return read_label_table(file, table, folder.strip("."))
-
-
-def _find_metadata(paths: list[str]) -> list[tuple[str, str]]:
-    """Return path and folder of the metadata at the top and in the folders of splits, one file for each folder."""
-    found: dict[str, str] = {}
-    for path in paths:
-        folder, _, name = path.rpartition("/")
-        if name in METADATA and (not folder or name_split(folder)):
-            found[folder] = min(found.get(folder, path), path, key=lambda path: METADATA.index(path.rpartition("/")[2]))
-    return [(path, folder) for folder, path in found.items()]
+def _report_unused(unused: Mapping[str, UserError]) -> dict[str, UserError]:
+    """Print why tables are not used. Return what is left to print."""
+    for path, error in unused.items():
+        print(f"{path} is not used for the labels: {error.message}")
+    return {}
 
 
 def _has_folder_labels(paths: list[str]) -> bool:
@@ -161,7 +148,8 @@ def _refuse_same_folder(labels: set[str]) -> None:
 
 def _require_same(table: str, path: str, first: Row, other: Row) -> None:
     if first.label != other.label:
-        raise _several(table, path, f"{first.label} and {other.label}")
+        labels = dict.fromkeys(list_labels(first.label) + list_labels(other.label))
+        raise UserError(describe_several(path, list(labels)), file=table)
     if first.split != other.split:
         message = f"{path} is in the split {first.split!r} and in {other.split!r}; keep one row"
         raise UserError(message, file=table)
@@ -171,14 +159,13 @@ def _refuse_several(table: str, known: dict[str, Row]) -> None:
     """Raise UserError if a cell has several labels: a list, or labels of which one is also a label by itself."""
     labels = {row.label for row in known.values()}
     for path, row in known.items():
-        parts = [part.strip() for separator in ",;" if separator in row.label for part in row.label.split(separator)]
-        if "|" in row.label or LIST.fullmatch(row.label) or not labels.isdisjoint(parts):
-            raise _several(table, path, row.label)
-
-
-def _several(table: str, path: str, labels: str) -> UserError:
-    message = f"{path} has several labels in {table}: {labels}. This is not supported; give each clip one label"
-    return UserError(message, key=f"{KEY}.label_column")
+        several = list_labels(row.label)
+        for separator in "|,;" if len(several) == 1 else "":
+            parts = [part.strip() for part in row.label.split(separator)]
+            if len(parts) > 1 and (separator == "|" or not labels.isdisjoint(parts)):
+                several = parts
+        if len(several) > 1:
+            raise UserError(describe_several(path, several), file=table)
 
 
 def _check_split(table: str, row: Row) -> str:
@@ -204,11 +191,11 @@ def _label_by_splits(paths: list[str]) -> Labelling | None:
     return Labelling(labels, splits, lost, [], rejected)
 
 
-def require_labels(labels: Iterable[str], paths: list[str]) -> None:
+def require_labels(labels: Iterable[str], paths: list[str], unused: Mapping[str, UserError]) -> None:
     """Raise UserError if the folders of the clips seem to be no labels.
 
     Args:
-        labels: of all clips, by their folders. paths: of all files.
+        labels: of all clips, by their folders. paths: of all files. unused: as `Labelling` has it.
     """
     names = sorted(set(labels))
     if len(names) > 1 and "train" in map(name_split, names) and all(map(name_split, names)):
@@ -218,8 +205,12 @@ def require_labels(labels: Iterable[str], paths: list[str]) -> None:
             key=f"{KEY}.table",
         )
     tables = [path for path in paths if PurePosixPath(path).suffix.lower() in TABLES and not path.startswith(".")]
-    if len(names) < 2 and tables:
+    others = [path for path in tables if path not in unused]
+    if len(names) < 2 and unused and not others:
+        raise next(iter(unused.values()))
+    _report_unused(unused)
+    if len(names) < 2 and others:
         raise UserError(
-            f"the folders give fewer than two labels; if {tables[0]} lists the labels, write table: {tables[0]}",
+            f"the folders give fewer than two labels; if {others[0]} lists the labels, write table: {others[0]}",
             key=f"{KEY}.table",
         )

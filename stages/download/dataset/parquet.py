@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stages.common.errors import UserError
 from stages.common.extensions import EXTENSIONS, UNDECODABLE
 from stages.common.lfs import POINTER, is_pointer
+from stages.download.dataset.label_cells import describe_several
 from stages.download.dataset.labels import Spellings
 from stages.download.dataset.names import Place
 from stages.download.dataset.selection import Selection, find_fault, is_hidden, name_candidates, show_path
@@ -67,7 +68,8 @@ def read_rows(builder: "DatasetBuilder", audio_column: str, label_column: str) -
             to_name = label_names(parquet.schema_arrow, builder.info.features, label_column)
             for batch in parquet.iter_batches(64, columns=[audio_column, label_column]):
                 for row in batch.to_pylist():
-                    clip, label = row[audio_column] or {}, to_name(row[label_column])
+                    clip = row[audio_column] or {}
+                    label = _read_label(row[label_column], to_name, clip.get("path") or f"row {number}")
                     path = name_row(clip, label, number)
                     number += 1
                     yield Row(label, path, clip.get("bytes"), split)
@@ -153,9 +155,20 @@ def _check_columns(schema: Any, audio_column: str, label_column: str) -> None:
     if "path" in fields and not any(is_type(fields["path"]) for is_type in text):
         message = f"column {audio_column} has paths that are {fields['path']}, not text"
         raise UserError(message, key="download.dataset.audio_column")
+    if pa.types.is_list(label) or pa.types.is_large_list(label) or pa.types.is_fixed_size_list(label):
+        label = label.value_type  # a row may have a list of one label
     if pa.types.is_nested(label) or any(is_type(label) for is_type in binary[:3]):
-        message = f"column {label_column} is {label}; a label is text or a number"
+        message = f"column {label_column} is {schema.field(label_column).type}; a label is text or a number"
         raise UserError(message, key="download.dataset.label_column")
+
+
+def _read_label(value: Any, to_name: Callable[[Any], str], clip: str) -> str:
+    """Return the label of a row, which may be a list with one label; "" if there is none."""
+    values = value if isinstance(value, list) else [value]
+    names = list(dict.fromkeys(filter(None, map(to_name, values))))
+    if len(names) > 1:
+        raise UserError(describe_several(clip, names), key="download.dataset.label_column")
+    return "".join(names)
 
 
 def label_names(schema: Any, features: Any, column: str) -> Callable[[Any], str]:
@@ -167,5 +180,6 @@ def label_names(schema: Any, features: Any, column: str) -> Callable[[Any], str]
 
     features = features or Features.from_arrow_schema(schema)
     label = features.get(column)
+    label = getattr(label, "feature", label)  # of a list, that of its items
     names = dict(enumerate(label.names)) | {-1: ""} if isinstance(label, ClassLabel) else {}
     return lambda value: "" if value is None or value != value else str(names.get(value, value))

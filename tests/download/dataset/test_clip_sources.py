@@ -74,11 +74,28 @@ def test_labels_and_split_of_a_table(
     assert "8 train, 0 validation, 3 test; split.method: published uses it" in output
     assert "has no clip left" not in output
     rejected = read_table(Path("data/raw/rejected.csv"))["file"]
-    assert rejected.tolist() == ["b/b.00005.wav", "metadata.csv", "b/broken.wav"]
+    assert rejected.tolist() == ["b/b.00005.wav", "b/broken.wav"]
     split_main()
     splits = read_table(Path("data/splits.csv")).set_index("clip")["split"]
     assert splits["a.00002"] == "test"
     assert splits.value_counts().to_dict() == {"train": 8, "test": 3}
+
+
+@pytest.mark.parametrize("table", ["metadata.csv", "metadata.jsonl", "b/t.csv"])
+def test_table_is_no_rejected_file(
+    workspace: Path, use_folder: UseFolder, table: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clips(workspace / "mine", number=1)
+    rows = pd.DataFrame({"file_name": ["a/a.00000.wav", "b/b.00000.wav"], "label": ["x", "y"]})
+    is_json = table.endswith(".jsonl")
+    text = rows.to_json(orient="records", lines=True) if is_json else rows.to_csv(index=False)
+    (workspace / "mine" / table).write_text(text)
+    (workspace / "mine/metadata.parquet").touch()
+    use_folder(workspace / "mine")
+    set_params(workspace, {"download.dataset.table": table if "/" in table else None})
+    download_dataset()
+    assert read_table(Path("data/raw/rejected.csv"))["file"].tolist() == ["metadata.parquet"]
+    assert "2 clips of 2 labels, files rejected: 0, files that are not audio ignored: 1" in capsys.readouterr().out
 
 
 def test_folders_of_splits(workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,16 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from helpers import user_error
 
+from stages.common.errors import UserError
+from stages.download.dataset.folder_clips import FolderClips
 from stages.download.dataset.folders import list_files
 from stages.download.dataset.label_tables import Columns
 from stages.download.dataset.labelling import Labelling, find_labels, require_labels
 
 ANY = Columns(None, None, None)
+KINDS = ["metadata.csv", "metadata.jsonl", "metadata.parquet"]
 
 
 @pytest.fixture
@@ -29,6 +33,24 @@ def write(root: Path, files: str, **tables: str) -> None:
         file = root / f"{name.replace('__', '/')}.csv"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+
+
+def write_rows(root: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """Write a table of any kind, and the empty files that it names."""
+    write(root, " ".join(row["file_name"] for row in rows))
+    table, file = pd.DataFrame(rows), root / name
+    if file.suffix == ".csv":
+        table.to_csv(file, index=False)
+    elif file.suffix == ".jsonl":
+        table.to_json(file, orient="records", lines=True)
+    else:
+        table.to_parquet(file)
+
+
+def fetch(root: Path, **params: Any) -> UserError:
+    """Return the error of the source for a folder."""
+    source = FolderClips(source="folder", path=str(root), **params)
+    return user_error(lambda: source.fetch(root.parent / "out"))
 
 
 def find(root: Path, table: str | None = None, columns: Columns = ANY) -> Labelling:
@@ -68,6 +90,7 @@ def test_metadata_of_audiofolder_is_found(root: Path) -> None:
     found = find(root)
     assert found.labels == {"train/a.wav": "a", "train/b/c.wav": "b", "test/a.wav": "z"}
     assert found.splits == {"train/a.wav": "train", "train/b/c.wav": "train", "test/a.wav": "test"}
+    assert set(found.used) == {"train/metadata.jsonl", "test/metadata.parquet"}
 
 
 @pytest.mark.parametrize("table", ["file_name,transcription\na/1.wav,hello\nb/2.wav,hello\n", "", "note\nx\n"])
@@ -84,7 +107,7 @@ def test_metadata_without_labels_leaves_the_folders(root: Path, table: str, caps
         ("path,label\na/1.wav,x\nb/2.wav,y\n", "lacks the columns file_name and label"),
         ("file_name,label\na/1.wav,x\n", "b/2.wav: not in metadata.csv"),
         ("file_name,label\na/1.wav,x\nb/2.wav,y\nb/3.wav,y\n", "b/3.wav: in metadata.csv, but not in the folder"),
-        ("file_name,label\na/1.wav,rock|live\nb/2.wav,y\n", "a/1.wav has several labels"),
+        ("file_name,label\na/1.wav,rock|live\nb/2.wav,y\n", "a/1.wav has 2 labels (rock, live)"),
     ],
 )
 def test_folders_come_before_a_table_that_is_found(
@@ -92,7 +115,7 @@ def test_folders_come_before_a_table_that_is_found(
 ) -> None:
     write(root, "a/1.wav b/2.wav", metadata=table)
     found = find(root)
-    assert (found.labels, found.ignored, found.rejected) == (None, [], [])
+    assert (found.labels, found.ignored, found.rejected, found.used) == (None, [], [], [])
     output = capsys.readouterr().out
     assert "metadata.csv: not used, the folders are the labels" in output
     assert reason in output
@@ -153,23 +176,88 @@ def test_repeated_row_and_empty_label(root: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("rows", "named"),
     [
-        ("1.wav,a\n1.wav,b\n2.wav,a\n", "a and b"),
-        ("1.wav,a|b\n2.wav,c\n", "a|b"),
-        ("1.wav,\"['a', 'b']\"\n2.wav,c\n", "['a', 'b']"),
-        ('1.wav,"a, b"\n2.wav,b\n', "a, b"),
+        ("1.wav,a\n1.wav,b\n2.wav,a\n", "2 labels (a, b)"),
+        ("1.wav,a\n1.wav,\n2.wav,a\n", "2 labels (a, '')"),
+        ("1.wav,a|b\n2.wav,c\n", "2 labels (a, b)"),
+        ("1.wav,\"['a', 'b']\"\n2.wav,c\n", "2 labels (a, b)"),
+        ('1.wav,"a, b"\n2.wav,b\n', "2 labels (a, b)"),
     ],
 )
 def test_several_labels_are_refused(root: Path, rows: str, named: str) -> None:
     write(root, "1.wav 2.wav", t=f"file,label\n{rows}")
     error = user_error(lambda: find(root, "t.csv"))
-    assert f"1.wav has several labels in t.csv: {named}. This is not supported" in str(error)
+    assert error.file == "t.csv"
+    assert error.message.startswith(f"1.wav has {named}; ")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_list_with_one_label(root: Path, name: str) -> None:
+    labels = {"a.wav": ["low"], "b.wav": ["children, playing"], "c.wav": ["low", "low"], "d.wav": []}
+    write_rows(root, name, [{"file_name": file, "labels": cell} for file, cell in labels.items()])
+    found = find(root)
+    assert found.labels == {"a.wav": "low", "b.wav": "children, playing", "c.wav": "low"}
+    assert found.rejected == [("d.wav", f"no label in {name}")]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_list_with_several_labels(root: Path, name: str) -> None:
+    labels = {"a.wav": ["low"], "b.wav": ["low", "high"], "c.wav": ["low", "mid"]}
+    write_rows(root, name, [{"file_name": file, "labels": cell} for file, cell in labels.items()])
+    error = fetch(root)
+    assert error.file == name
+    assert error.message.startswith("b.wav has 2 labels (low, high); ")
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("values", [(0, 1), (False, True), (0.0, 1.0)])
+def test_column_for_each_label(
+    root: Path, name: str, values: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ("low", "mid", "high")
+    rows = [{"file_name": f"{one}.wav"} | {label: values[label == one] for label in labels} for one in labels]
+    write_rows(root, name, rows)
+    for error in (fetch(root), fetch(root, table=name)):
+        assert error.file == name
+        assert "a column for each label (low, mid, high)" in error.message
+    assert "is not used" not in capsys.readouterr().out
+
+
+def test_choice_of_label_columns(root: Path) -> None:
+    names = [f"n{i}" for i in range(12)]
+    rows = [{"": i, "file_name": f"{i}.wav", "split": "train"} | dict.fromkeys(names, f"x{i}") for i in range(2)]
+    write_rows(root, "metadata.csv", rows)
+    error = fetch(root)
+    assert error.key == "download.dataset.label_column"
+    assert error.message.endswith(f"set download.dataset.label_column to one of: {', '.join(names[:10])}, ...")
+
+
+def test_other_table_comes_before_unusable_metadata(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(root, "1.wav 2.wav", metadata="file_name,text\n1.wav,x\n2.wav,y\n", t="file,label\n1.wav,a\n2.wav,b\n")
+    error = fetch(root)
+    assert error.key == "download.dataset.table"
+    assert error.message.endswith("write table: t.csv")
+    assert "metadata.csv is not used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("table", ["meta/t.csv", "./meta/t.csv", "{root}/meta/t.csv", "{root}/link/t.csv"])
+def test_table_in_use(root: Path, table: str) -> None:
+    write(root, "1.wav 2.wav other/t.csv", meta__t="file,label\n1.wav,a\n2.wav,b\n", metadata="x,y\n1,2\n")
+    (root.parent / "link").symlink_to(root / "meta")
+    assert find(root, table.format(root=root).replace("clips/link", "link")).used == ["meta/t.csv"]
+
+
+def test_table_outside_of_the_folder(root: Path) -> None:
+    write(root, "1.wav 2.wav t.csv")
+    (root.parent / "t.csv").write_text("file,label\n1.wav,a\n2.wav,b\n")
+    assert find(root, str(root.parent / "t.csv")).used == []
 
 
 @pytest.mark.parametrize(
     ("table", "columns", "key", "message"),
     [
         ("file,label\n9.wav,a\n", ANY, "file_column", "no column of t.csv has names of the clips"),
-        ("file,mood\n1.wav,a\n", ANY, "label_column", "name the column of t.csv with the labels: file, mood"),
+        ("file,mood\n1.wav,a\n", ANY, "label_column", "label_column to one of: mood"),
+        ("file,split\n1.wav,train\n", ANY, None, "no column of labels"),
         ("file,mood\n1.wav,a\n", Columns("x", None, None), "file_column", "no column x in t.csv"),
         ("file,label,fold\n1.wav,a,1\n", Columns(None, None, "fold"), "split_column", "for folds, see"),
         ("file,label\n1.wav,a/b\n2.wav,a-b\n", ANY, "label_column", "would have one folder"),
@@ -177,11 +265,11 @@ def test_several_labels_are_refused(root: Path, rows: str, named: str) -> None:
         ("file,label\n1.wav,\xe9\n", ANY, "table", "is not UTF-8"),
     ],
 )
-def test_unusable_tables(root: Path, table: str, columns: Columns, key: str, message: str) -> None:
+def test_unusable_tables(root: Path, table: str, columns: Columns, key: str | None, message: str) -> None:
     write(root, "1.wav 2.wav")
     (root / "t.csv").write_bytes(table.encode("latin-1"))
     error = user_error(lambda: find(root, "t.csv", columns))
-    assert error.key == f"download.dataset.{key}"
+    assert error.key == (key and f"download.dataset.{key}")
     assert message in str(error)
 
 
@@ -202,7 +290,7 @@ def test_vehicles_are_labels(root: Path) -> None:
     write(root, "train/1.wav car/1.wav")
     found = find(root)
     assert found.labels is None
-    require_labels(["car", "train"], list_files(root).files)
+    require_labels(["car", "train"], list_files(root).files, {})
 
 
 def test_lists_like_those_of_speech_commands(root: Path) -> None:
@@ -210,6 +298,7 @@ def test_lists_like_those_of_speech_commands(root: Path) -> None:
     (root / "testing_list.txt").write_text("yes/2.wav\nno/9.wav\n")
     found = find(root)
     assert found.labels is None
+    assert found.used == ["testing_list.txt"]
     assert {path: found.splits[path] for path in ("yes/1.wav", "yes/2.wav", "no/1.wav")} == {
         "yes/1.wav": "train",
         "yes/2.wav": "test",
@@ -218,6 +307,6 @@ def test_lists_like_those_of_speech_commands(root: Path) -> None:
 
 
 def test_hints_for_folders_that_are_no_labels() -> None:
-    assert "look like splits" in str(user_error(lambda: require_labels(["test", "train"], [])))
-    error = user_error(lambda: require_labels(["audio"], ["audio/1.wav", "meta/esc50.csv"]))
+    assert "look like splits" in str(user_error(lambda: require_labels(["test", "train"], [], {})))
+    error = user_error(lambda: require_labels(["audio"], ["audio/1.wav", "meta/esc50.csv"], {}))
     assert "write table: meta/esc50.csv" in str(error)

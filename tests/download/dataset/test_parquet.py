@@ -4,7 +4,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 from fakes.small_hub import dataset_card, usable_clips, write_parquet
 from helpers import user_error
 
@@ -36,6 +36,25 @@ def test_rows_without_label_or_audio(tmp_path: Path) -> None:
     assert not ignored
     no_audio = "its row has no audio, at most the path of a file elsewhere"
     assert rejected == [("/c0.wav", "no label"), ("a/c1.wav", no_audio), ("a/a.00002.mp3", no_audio)]
+
+
+LISTS = [["b"], [], None, ["c", "c"], ["b", None]]
+
+
+@pytest.mark.parametrize("kind", ["text", "large", "names"])
+def test_lists_of_one_label(tmp_path: Path, kind: str) -> None:
+    audio = [{"bytes": b"RIFF", "path": f"{n}.wav"} for n in range(len(LISTS))]
+    file = tmp_path / "train.parquet"
+    if kind == "names":
+        features = Features({"audio": {"bytes": Value("binary"), "path": Value("string")}})
+        features["label"] = List(ClassLabel(names=["a", "b", "c"]))
+        numbers = [labels and [label and "abc".index(label) for label in labels] for labels in LISTS]
+        Dataset.from_dict({"audio": audio, "label": numbers}, features=features).to_parquet(file)
+    else:
+        of_labels = pa.list_(pa.string()) if kind == "text" else pa.large_list(pa.string())
+        pq.write_table(pa.table({"audio": audio, "label": pa.array(LISTS, of_labels)}), file)
+    rows = read_rows(open_data_set(tmp_path, None), "audio", "label")
+    assert [row.label for row in rows] == ["b", "", "", "c", "b"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +150,10 @@ def test_name_row(clip: dict[str, Any], path: str) -> None:
         ([{"bytes": "text", "path": "x"}], ["a"], "audio_column", "has no audio: it is struct"),
         ([{"bytes": b"x", "path": 3}], ["a"], "audio_column", "has paths that are int64, not text"),
         ([b"RIFF"], ["a"], "audio_column", "has no audio: it is binary"),
-        ([{"bytes": b"x", "path": "x"}], [["a", "b"]], "label_column", "is list<"),
+        ([{"bytes": b"x", "path": "x"}], [["a", "b"]], "label_column", "x has 2 labels (a, b); "),
+        ([{"bytes": b"x"}], [["a", "b"]], "label_column", "row 0 has 2 labels (a, b); "),
+        ([{"bytes": b"x", "path": "x"}], [[["a"]]], "label_column", "is list<"),
+        ([{"bytes": b"x", "path": "x"}], [[b"a"]], "label_column", "is list<"),
         ([{"bytes": b"x", "path": "x"}], [b"a"], "label_column", "is binary"),
     ],
 )
