@@ -18,8 +18,9 @@ MODULES = sorted(path for path in (ROOT / "stages").rglob("*.py") if path.name !
 # the other half, and common/params.py those of all stages. They only decide whether the file is accepted; no output
 # depends on them, so they are no dependencies. The same holds for the modules that check and describe params.yaml,
 # check that inputs do not change, rename outputs, record the environment, and handle signals and errors of the system.
-NAMES = ("environment_record", "inputs", "interrupts", "model_types", "outputs", "params_check", "params_help")
-NO_OUTPUT = {ROOT / f"stages/common/{name}.py" for name in (*NAMES, "system_errors")}
+CHECKS = ("model_types", "params_check", "params_errors", "params_help")
+NAMES = (*CHECKS, "environment_record", "inputs", "interrupts", "outputs", "system_errors")
+NO_OUTPUT = {ROOT / f"stages/common/{name}.py" for name in NAMES}
 ENTRIES = {
     "check": ["stages/check"],
     "download@dataset": ["stages/download/__main__.py", "stages/download/dataset"],

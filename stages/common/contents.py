@@ -89,13 +89,14 @@ class Training(BaseModel):
     """models/finetuned/training.json.
 
     averaged_epochs: whose weights were averaged, if the mean was better than the best epoch. Then selection_accuracy is
-        that of the mean.
+        that of the mean. layer_weights: if the head gets a weighted sum of the layers.
     """
 
     selected_on: SplitName
     best_epoch: Annotated[int, Field(ge=1)]
     averaged_epochs: list[int] = []
     selection_accuracy: Share | None = None
+    layer_weights: list[Share] = []
     train: dict[str, Any]
     resample_encode: Encoding
 

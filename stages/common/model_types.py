@@ -19,14 +19,18 @@ class ModelType(NamedTuple):
         linear: names of the linear layers of the base model, also those that only some configs have.
         layers: their number, if config.json has none.
         spectrograms: the feature extractor, if it makes spectrograms.
+        hidden_size: channels of its layers, if config.json has none.
     """
 
     has: frozenset[str] = frozenset()
     linear: frozenset[str] = frozenset()
     layers: int | None = None
     spectrograms: str = ""
+    hidden_size: int = 768
 
 
+# Of the feature encoder, if config.json does not say: a frame of 25 ms each 20 ms, at 16 kHz.
+CONVOLUTIONS = {"conv_kernel": (10, 3, 3, 3, 3, 2, 2), "conv_stride": (5, 2, 2, 2, 2, 2, 2)}
 # Values of resample_encode.cache for which the mean over frames is stored.
 AVERAGED = frozenset({"base", "layers"})
 ALL = frozenset({"feature_encoder", "masks", "projector", "weighted_sum", "same_frames"})
@@ -46,7 +50,7 @@ MODEL_TYPES = {
     "unispeech": ModelType(ALL, LINEAR, 12),
     "unispeech-sat": ModelType(ALL, LINEAR, 12),
     "wav2vec2": ModelType(ALL, LINEAR, 12),
-    "wav2vec2-bert": ModelType(ALL - {"feature_encoder"}, CONFORMER, 24, "SeamlessM4TFeatureExtractor"),
+    "wav2vec2-bert": ModelType(ALL - {"feature_encoder"}, CONFORMER, 24, "SeamlessM4TFeatureExtractor", 1024),
     "wav2vec2-conformer": ModelType(ALL, CONFORMER, 12),
     "wavlm": ModelType(ALL, LINEAR | {"gru_rel_pos_linear"}, 12),
     "whisper": ModelType(
@@ -78,8 +82,34 @@ def count_layers(config: dict[str, Any]) -> int | None:
     return max((number for number in numbers if isinstance(number, int)), default=describe(config).layers)
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """Read a config.json; empty if it is missing or damaged, which the stage that needs it reports."""
+def count_frames(config: dict[str, Any], seconds: float | None) -> int | None:
+    """Return the frames of a window, or None if that is not known. config: as `read_config` returns it."""
+    rate = config.get("sampling_rate")
+    sew = str(config.get("model_type")).startswith("sew")  # it has other convolutions
+    kernels, strides = (config.get(key, () if sew else usual) for key, usual in CONVOLUTIONS.items())
+    if seconds is None or not isinstance(rate, int) or not (_are_counts(kernels) and _are_counts(strides)):
+        return None
+    frames = round(seconds * rate)
+    for kernel, stride in zip(kernels, strides):
+        frames = (frames - kernel) // stride + 1
+    return max(frames, 0)
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(value, int) and value > 0 for value in values or [0])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint's config.json, with the sampling_rate of its feature extractor if it has one.
+
+    It is empty if the file is missing or damaged, which the stage that needs it reports.
+    """
+    content, extractor = _read(folder / "config.json"), _read(folder / "preprocessor_config.json")
+    rate = {key: value for key, value in extractor.items() if key == "sampling_rate"}
+    return content and content | rate
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -159,7 +159,7 @@ def validate_section(section: str, content: Any, schema: Any) -> Any:
     try:
         return TypeAdapter(schema).validate_python(node)
     except ValidationError as error:
-        from stages.common.params_check import explain_errors
+        from stages.common.params_errors import explain_errors
 
         raise InvalidParamsError(explain_errors(section, node, schema, error)) from None
 

@@ -33,6 +33,7 @@ def load_part(
     """
     make_deterministic(0, threads=1)  # the clips already run on several threads
     logging.set_verbosity_error()
+    config.return_dict = True
     model = load_classifier(folder, config, new_head=True).eval()
     found = find_part(model, part)
     assert found is not None  # ResampleEncodeParams.find_unsupported

@@ -44,8 +44,9 @@ class ResampleEncodeParams(Section):
             "layers": {"projector", "same_frames"} <= has,
         }
         if not allowed[self.cache]:
+            others = " or ".join(part for part, is_allowed in allowed.items() if is_allowed)
             yield UserError(
-                f"the output of the {self.cache} of a {config.get('model_type')} model cannot be cached; set input",
+                f"the output of the {self.cache} of a {config.get('model_type')} model cannot be cached; set {others}",
                 key="resample_encode.cache",
             )
 

@@ -31,7 +31,8 @@ def main() -> None:
     clips["group"] = groups.connect(table)
     if params.method == "published":
         rejected = read_table(REJECTED)["file"].to_list()
-        clips["split"] = published.read_published_split(clips, rejected, params.published or str(PUBLISHED_SPLIT))
+        names = published.read_published_split(clips, rejected, params.published or str(PUBLISHED_SPLIT))
+        clips["split"] = methods.add_validation(names, clips["label"].to_numpy(), clips["group"].to_numpy(), params)
     else:
         if params.published:
             print(f"warning: split.published is not used, because split.method is {params.method}")

@@ -1,7 +1,9 @@
 """Split methods. To add one, write a function and list it in METHODS."""
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -30,8 +32,8 @@ def select_stratified(rows: np.ndarray, share: float, seed: int, labels: np.ndar
     names, counts = np.unique(labels[rows], return_counts=True)
     if counts.min() < 2:
         raise UserError(
-            f"label {names[counts.argmin()]} has only one clip, so it cannot be stratified; add clips, remove "
-            "the label, or set random",
+            f"label {names[counts.argmin()]} has too few clips to be in each split, so it cannot be stratified; add "
+            "clips, remove the label, or set random",
             key="split.method",
         )
     return train_test_split(rows, test_size=share, random_state=seed, stratify=labels[rows])[1]
@@ -43,7 +45,7 @@ def select_grouped(rows: np.ndarray, share: float, seed: int, labels: np.ndarray
     finest = min(FINEST_FOLD, len(set(groups[rows])), int(np.unique(labels[rows], return_counts=True)[1].max()))
     folds = Fraction(share).limit_denominator(finest)
     if not 0 < folds < 1:
-        raise UserError(f"split: a grouped share must lie between 1/{finest} and {finest - 1}/{finest}; or add clips")
+        raise ValueError(f"its share must lie between 1/{finest} and {finest - 1}/{finest}")
     parts = cut_folds(rows, folds.denominator, seed, labels, groups)
     # Large groups make uneven folds; those with the most even labels come first.
     parts.sort(key=lambda part: _imbalance(labels[part], labels[rows], folds.denominator))
@@ -65,7 +67,7 @@ def cut_folds(rows: np.ndarray, folds: int, seed: int, labels: np.ndarray, group
 
     number = len(set(groups[rows]))
     if number < folds:
-        raise UserError(f"split: {number} groups cannot be cut into {folds} folds; set fewer, or add clips")
+        raise ValueError(f"{number} groups cannot be cut into {folds} folds")
     folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # Some folds may have no clip of a rare label; metrics/split.json has the counts.
@@ -89,24 +91,86 @@ def assign_splits(labels: np.ndarray, groups: np.ndarray, params: "SplitParams")
     Raises:
         UserError: there are too few clips for these shares.
     """
-    select, rows = METHODS[params.method], np.arange(len(labels))
+    rows = np.arange(len(labels))
     together = groups if params.method == "grouped" else rows
     split = np.full(len(labels), "train", dtype=object)
-    try:
+    with _refusing("split.folds" if params.folds else "split.test_size", params.method):
         if params.folds:
             split[cut_folds(rows, params.folds, params.seed, labels, together)[params.fold]] = "test"
         else:
-            split[select(rows, params.test_size, params.seed, labels, groups)] = "test"
-        rest = rows[split == "train"]
+            split[_select(rows, params.test_size, 1, labels, groups, params)] = "test"
+    rest = rows[split == "train"]
+    with _refusing("split.validation_folds" if params.validation_folds else "split.validation_size", params.method):
         if params.validation_folds:
             parts = cut_folds(rest, params.validation_folds, params.seed, labels, together)
             split[parts[params.validation_fold]] = "validation"
         elif params.validation_size:
-            share = params.validation_size / (1 - params.test_share)
-            split[select(rest, share, params.seed, labels, groups)] = "validation"
+            split[_select(rest, params.validation_size, 1 - params.test_share, labels, groups, params)] = "validation"
+    return split
+
+
+def _select(
+    rows: np.ndarray, share: float, whole: float, labels: np.ndarray, groups: np.ndarray, params: "SplitParams"
+) -> np.ndarray:
+    """Select a share of all clips. rows: to select from. whole: their share of all clips."""
+    if params.method == "stratified" and (problem := explain_few(share, whole, len(rows), len(set(labels[rows])))):
+        raise ValueError(problem)
+    return METHODS[params.method](rows, share / whole, params.seed, labels, groups)
+
+
+def explain_few(share: float, whole: float, clips: int, labels: int) -> str | None:
+    """Return why so few clips cannot be stratified, or None if they can: each label needs a clip on both sides.
+
+    Args:
+        share: of all clips, to be selected. whole: share of all clips that are there to select from.
+        clips: number of these. labels: number of their labels.
+    """
+    possible = [n / 1000 for n in range(1, 1000) if labels <= _count(n / 1000, whole, clips) <= clips - labels]
+    selected = _count(share, whole, clips)
+    if labels <= selected <= clips - labels:
+        return None
+    if selected < labels:
+        fix, problem = "set at least {:g}", f"selects {selected}"
+    else:
+        fix, problem = "set at most {:g}", f"leaves {clips - selected}"
+    advice = fix.format(min(possible) if selected < labels else max(possible)) + ", or " if possible else ""
+    return f"{share:g} {problem} of {clips} clips, fewer than the {labels} labels; {advice}add clips"
+
+
+def _count(share: float, whole: float, clips: int) -> int:
+    """Return how many clips scikit-learn selects. Arguments: as for `explain_few`."""
+    return math.ceil(share / whole * clips)
+
+
+def add_validation(split: np.ndarray, labels: np.ndarray, groups: np.ndarray, params: "SplitParams") -> np.ndarray:
+    """Move clips from train to validation, if a published list has no validation clips. No group is in both.
+
+    Args:
+        split: names, shape (clips,), dtype object; None for a clip that the list leaves out. labels, groups: as for
+            `assign_splits`.
+
+    Raises:
+        UserError: there are too few clips for this share.
+    """
+    train, listed = np.flatnonzero(split == "train"), sum(name is not None for name in split)
+    if "validation" in split or not params.validation_size or not len(train):
+        return split
+    with _refusing("split.validation_size", "grouped"):
+        share = params.validation_size * listed / len(train)
+        chosen = select_grouped(train, share, params.seed, labels, groups)
+    print(
+        f"the published split has no validation clips: {len(chosen)} of its {len(train)} train clips select the best "
+        "epoch; set split.validation_size: 0 to train on all of them"
+    )
+    return np.where(np.isin(np.arange(len(split)), chosen), "validation", split)
+
+
+@contextmanager
+def _refusing(key: str, method: str) -> Iterator[None]:
+    """Turn a ValueError about too few clips into a UserError with the key to change."""
+    try:
+        yield
     except ValueError as error:
         message = " ".join(str(error).split()).rstrip(".")
-        keys = [f"split.{key}" for key in ("folds", "validation_folds") if getattr(params, key)]
-        fix = f"set {' or '.join(keys)} lower" if keys else "change the shares"
-        raise UserError(f"{params.method}: {message}; {fix}, or add clips", key="split.method") from None
-    return split
+        fix = "" if "add clips" in message else "; set it lower, or add clips" if "folds" in key else "; or add clips"
+        raise UserError(f"{method}: {message}{fix}", key=key) from None

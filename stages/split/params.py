@@ -1,5 +1,6 @@
 """The section `split` of params.yaml."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from pydantic import Field, JsonValue, field_validator
 from stages.common.errors import UserError, printable
 from stages.common.params import Number, Section
 from stages.common.user_paths import expand_path
-from stages.split.methods import METHODS
+from stages.split.methods import METHODS, explain_few
 
 METHOD_NAMES = [*METHODS, "published"]
 
@@ -26,7 +27,11 @@ class SplitParams(Section):
     seed: int = Field(42, ge=0, lt=2**32, description="Another seed gives another split.")
     test_size: Number = Field(0.2, gt=0, lt=1, description="Share of the clips; unused with folds or a published list.")
     validation_size: Number = Field(
-        0.1, ge=0, lt=1, description="Share of the clips; with 0, the test clips select the best epoch."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of the clips; unused if a published list has validation clips. With 0, the test clips "
+        "select the best epoch.",
     )
     folds: int | None = Field(None, ge=2, description="Number of cross-validation folds; replaces test_size.")
     fold: int = Field(0, ge=0, description="Index of the test fold, from 0.")
@@ -90,6 +95,8 @@ class SplitParams(Section):
         """Check the keys against each other."""
         if self.method != "published" and self.test_share + self.validation_share >= 1:
             yield UserError("test and validation leave nothing to train on", key="split.validation_size")
+        else:
+            yield from self._find_few_clips(sections)
         for key in ("groups", "name_groups"):
             for name in sorted({"clip", "recording"} & set(getattr(self, key))):
                 yield UserError(f"{name} is reserved; rename the group and its column", key=f"split.{key}")
@@ -101,6 +108,19 @@ class SplitParams(Section):
         )
         if self.method == "published" and not self.published and not _brings_split(sections):
             yield UserError("needs a CSV file with the columns clip and split", key="split.published")
+
+    def _find_few_clips(self, sections: dict[str, Any]) -> Iterator[UserError]:
+        """Check that there is a clip of each label in each split, if the number of clips is known before download."""
+        dataset = getattr(sections.get("download"), "dataset", None)
+        clips, labels = getattr(dataset, "clip_counts", (0, 0))
+        if not clips or self.method != "stratified":
+            return
+        if not self.folds and (problem := explain_few(self.test_size, 1, clips, labels)):
+            yield UserError(problem, key="split.test_size")
+        elif self.validation_size and not self.validation_folds:
+            rest = clips - math.ceil(self.test_share * clips)
+            if problem := explain_few(self.validation_size, 1 - self.test_share, rest, labels):
+                yield UserError(problem, key="split.validation_size")
 
     def _find_fold_conflicts(self, number: str, folds: int | None, index: str, fold: int) -> Iterator[UserError]:
         """Check a number of folds and the index of one. number, index: their keys."""

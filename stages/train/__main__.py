@@ -62,7 +62,7 @@ def describe_training(params: TrainParams, selected_on: str, best: dict[str, Any
     content = {"selected_on": selected_on, "best_epoch": round(best["epoch"]), "train": used}
     if averaged := best.get("averaged_epochs"):
         content |= {"averaged_epochs": averaged, "selection_accuracy": best["eval_accuracy"]}
-    return content
+    return content | {key: best[key] for key in ["layer_weights"] if key in best}
 
 
 def describe_selection(selected_on: str, best: dict[str, Any]) -> dict[str, Any]:
@@ -72,11 +72,13 @@ def describe_selection(selected_on: str, best: dict[str, Any]) -> dict[str, Any]
 
 
 def summarize(params: TrainParams, selected_on: str, best: dict[str, Any]) -> str:
-    """Return which epoch is the best, and its scores, in one line. Arguments: as for `describe_training`."""
+    """Return the best epoch, its scores, and a line of layer_weights, as text. Arguments: as for `describe_training`."""
     averaged = best.get("averaged_epochs")
     which = f"mean of epochs {averaged[0]} to {averaged[-1]}" if averaged else f"best epoch {round(best['epoch'])}"
     scores = {metric.replace("_", " "): best[f"eval_{metric}"] for metric in ("accuracy", params.select_by)}
-    return f"{which}, {selected_on} " + ", ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
+    shares = ", ".join(f"{layer} {weight:.2f}" for layer, weight in enumerate(best.get("layer_weights", [])))
+    weights = f"\nweights of the layers (0: the input of the first): {shares}" if shares else ""
+    return f"{which}, {selected_on} " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()) + weights
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
-from stages.common.model_types import count_layers, describe, refuse_windows
+from stages.common.model_types import count_frames, count_layers, describe, refuse_windows
 
 if TYPE_CHECKING:
     from stages.train.params import TrainParams
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "o_proj")
 # WavLM's attention passes its weights to a function of torch, which would not use matrices beside them.
 FEED_FORWARD: dict[str, tuple[str, ...]] = {"wavlm": ("intermediate_dense", "output_dense")}
+# What a config.json that lacks them means, in all architectures with masks.
+MASKS = {"apply_spec_augment": True, "mask_time_prob": 0.05, "mask_time_length": 10}
 
 
 def find_unsupported(params: "TrainParams", config: dict[str, Any]) -> Iterator[UserError]:
@@ -23,6 +25,8 @@ def find_unsupported(params: "TrainParams", config: dict[str, Any]) -> Iterator[
         yield UserError(f"{params.layers}, but the base model has {layers} layers", key="train.layers")
     if params.spec_augment and "masks" not in model.has:
         yield UserError(f"a {kind} model does not use it; set it to null", key="train.spec_augment")
+    elif "masks" in model.has:
+        yield from _find_long_masks(params, config)
     if params.freeze == "feature_encoder" and "feature_encoder" not in model.has:
         yield UserError(f"a {kind} model has no feature_encoder; set none", key="train.freeze")
     if params.lora and model.linear:
@@ -35,6 +39,28 @@ def find_unsupported(params: "TrainParams", config: dict[str, Any]) -> Iterator[
     for key in ("polarity", "time_shift", "gain", "noise") if model.spectrograms else ():
         if getattr(params.augment, key, None):
             yield refuse_change(model.spectrograms, key)
+
+
+def _find_long_masks(params: "TrainParams", config: dict[str, Any]) -> Iterator[UserError]:
+    """Yield an error for masks that are longer than what they mask; PyTorch's error comes in training only."""
+    asked, key = params.spec_augment, "train.spec_augment"
+    known = {name: value for name, value in config.items() if isinstance(value, int | float)}
+    channels = known.get("hidden_size", describe(config).hidden_size)
+    if asked and asked.mask_feature_prob and asked.mask_feature_length > channels:
+        message = f"{asked.mask_feature_length}, but the base model has {channels} channels; set it lower"
+        yield UserError(message, key=f"{key}.mask_feature_length")
+    masks = MASKS | {name: known[name] for name in MASKS if name in known}
+    masks |= asked.model_dump() | {"apply_spec_augment": True} if asked else {}
+    frames, length = count_frames(config, params.window_seconds), int(masks["mask_time_length"])
+    if frames is not None and masks["apply_spec_augment"] and masks["mask_time_prob"] and length > frames:
+        yield refuse_long_mask(length, frames, bool(asked))
+
+
+def refuse_long_mask(length: int, frames: int, asked: bool) -> UserError:
+    """Return the error for masks that are longer than a window. asked: whether params set them, not the base model."""
+    fix = "set it lower" if asked else "set {mask_time_prob: 0} to mask nothing"
+    message = f"masks of {length} frames, but a window has {frames}; {fix}, or train.window_seconds higher"
+    return UserError(message, key="train.spec_augment" + (".mask_time_length" if asked else ""))
 
 
 def choose_modules(kind: str, names: Set[str], wanted: list[str] | None) -> list[str]:

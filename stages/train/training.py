@@ -1,5 +1,6 @@
 """Train the model: in this process, or in one of several that share each batch."""
 
+import re
 import shutil
 from contextlib import closing
 from functools import partial
@@ -25,6 +26,7 @@ from stages.train.augment import make_augmenter
 from stages.train.batches import EpochBatches, TrainingClips, choose_resident_device
 from stages.train.callbacks import Bar, EpochLog, EventLog
 from stages.train.checkpoints import Writer, find_last
+from stages.train.limits import refuse_long_mask
 from stages.train.lora import merge_lora
 from stages.train.loss import EPOCH, compute_metrics, make_loss
 from stages.train.model import build_model
@@ -58,7 +60,8 @@ def train_model(params: TrainParams, micro_batch: int, folders: Folders) -> dict
 
     Returns:
         What was measured after the best epoch, e.g. epoch and eval_accuracy; with averaged_epochs, a list of numbers,
-        if the mean of their weights was better; and predictions, as `predict_selecting` returns them.
+        if the mean of their weights was better; `list_layer_weights`; and predictions, as `predict_selecting` returns
+        them.
 
     Raises:
         UserError: a window or SpecAugment's masks do not fit the clips.
@@ -74,7 +77,7 @@ def train_model(params: TrainParams, micro_batch: int, folders: Folders) -> dict
         if params.lora:
             merge_lora(model)
         model.save_pretrained(folders.model)
-    return best_evaluation(state) | {"predictions": predictions}
+    return best_evaluation(state) | list_layer_weights(model) | {"predictions": predictions}
 
 
 def fit(
@@ -133,10 +136,8 @@ def _train(trainer: ClipTrainer) -> None:
     except ValueError as error:
         if "mask_length" not in str(error):
             raise
-        raise UserError(
-            "masks longer than a window; make windows longer, or set mask_time_length and mask_feature_length lower",
-            key="train.spec_augment",
-        ) from None
+        length, frames = map(int, re.findall(r"\d+", str(error)))
+        raise refuse_long_mask(length, frames, trainer.params.spec_augment is not None) from None
 
 
 def _open_live(folder: Path, rank: int) -> Live | None:
@@ -200,6 +201,13 @@ def choose_precision(precision: str) -> str:
 def selection_split(splits: pd.DataFrame) -> str:
     """Return the split that selects the best epoch: validation if it has clips, else test, as in the course."""
     return "validation" if (splits["split"] == "validation").any() else "test"
+
+
+def list_layer_weights(model: PreTrainedModel) -> dict[str, list[float]]:
+    """Return the key layer_weights if the head gets a weighted sum: shares of the first layer's input, and of each."""
+    if not getattr(model.config, "use_weighted_layer_sum", False):
+        return {}
+    return {"layer_weights": [round(weight, 4) for weight in model.layer_weights.detach().softmax(-1).tolist()]}
 
 
 def best_evaluation(state: TrainerState) -> dict[str, Any]:

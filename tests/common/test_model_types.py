@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForAudioClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING
 
 from stages.common.architectures import DROPOUTS, find_part
-from stages.common.model_types import MODEL_TYPES, count_layers, describe, read_config
+from stages.common.model_types import MODEL_TYPES, count_frames, count_layers, describe, read_config
 
 CLASSES = {config.model_type: config for config in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING}
 # Names of linear layers that only some configs have.
@@ -56,4 +58,30 @@ def test_unknown_model_type(kind: Any) -> None:
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 100_000])
 def test_damaged_config(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
-    assert read_config(tmp_path / "config.json") == {}
+    assert read_config(tmp_path) == {}
+    (tmp_path / "config.json").write_text('{"model_type": "hubert"}')
+    (tmp_path / "preprocessor_config.json").write_bytes(content)
+    assert read_config(tmp_path) == {"model_type": "hubert"}
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    kind=st.sampled_from([kind for kind, described in MODEL_TYPES.items() if "feature_encoder" in described.has]),
+    layers=st.none() | st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), min_size=1, max_size=4),
+    samples=st.integers(1, 50_000),
+)
+def test_frames_of_a_window(kind: str, layers: list[tuple[int, int]] | None, samples: int) -> None:
+    changes = {"conv_kernel": [k for k, _ in layers], "conv_stride": [s for _, s in layers]} if layers else {}
+    config = CLASSES[kind](**changes, conv_dim=[8] * len(layers or range(len(CLASSES[kind]().conv_kernel))))
+    with torch.device("meta"):
+        model = AutoModelForAudioClassification.from_config(config)
+    found = count_frames({"model_type": kind, "sampling_rate": 16_000} | changes, samples / 16_000)
+    expected = max(int(model.base_model._get_feat_extract_output_lengths(samples)), 0)
+    assert found == (None if kind.startswith("sew") and not layers else expected)
+
+
+@pytest.mark.parametrize("value", [None, "5", [], [5, "x"], [[5]]])
+def test_frames_of_a_wrong_config(value: Any) -> None:
+    for key in ("conv_kernel", "conv_stride", "sampling_rate"):
+        config = {"model_type": "hubert", "sampling_rate": 16_000, key: value}
+        assert count_frames(config, 1.0) is None

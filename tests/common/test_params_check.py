@@ -9,7 +9,8 @@ import pytest
 import yaml
 from helpers import RANDOM_WEIGHTS, ROOT, problems, set_params, user_error
 
-from stages.common.params_check import RENAMED_KEYS, check_params
+from stages.common.params_check import check_params
+from stages.common.params_errors import RENAMED_KEYS
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,39 @@ def test_every_stage_checks_all_sections(folder: Path, stage: str) -> None:
 def test_conflict(folder: Path, values: dict[str, Any], key: str) -> None:
     demo(folder, values)
     assert list(problems(lambda: check_params("split"))) == [key]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train.layers", "weigthed", "must be 'last' or 'weighted', or a valid integer, got 'weigthed'"),
+        ("train.layers", 0, "must be 'last' or 'weighted', or greater than or equal to 1, got 0"),
+        ("train.layers", [1], "must be 'last' or 'weighted', or a valid integer, got [1]"),
+        ("train.processes", "all", "must be a valid integer, or 'auto', got 'all'"),
+        (
+            "resample_encode.feature_extractor.x",
+            [1],
+            "must be a valid boolean, or a valid integer, or a valid number, or a valid string, got [1]",
+        ),
+    ],
+)
+def test_value_of_none_of_several_types(folder: Path, key: str, value: Any, message: str) -> None:
+    """This is one problem, for which pydantic has an error for each type."""
+    demo(folder, {key: value} if key.count(".") == 1 else {key.rpartition(".")[0]: {key.rpartition(".")[2]: value}})
+    [(where, found)] = problems(lambda: check_params("train")).items()
+    assert where == key
+    assert found.endswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "keys"),
+    [("train.lora", {"rank": 8}, "the keys are r, lora_alpha"), ("train.augment", {"loud": 1}, "the keys are mixup")],
+)
+def test_keys_of_a_small_section_are_listed(folder: Path, key: str, value: dict[str, int], keys: str) -> None:
+    demo(folder, {key: value})
+    [(where, message)] = problems(lambda: check_params("train")).items()
+    assert where == f"{key}.{next(iter(value))}"
+    assert keys in message
 
 
 def test_conflicts_with_a_cached_base(folder: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
-from helpers import set_params, user_error, write_tiny_model
+from helpers import change_config, set_params, user_error, write_tiny_model
 from transformers import AutoFeatureExtractor, AutoModel
 
 from stages.common.audio import load_audio
@@ -38,6 +38,19 @@ def test_bf16_is_close_to_fp32(copied: Path) -> None:
         found.append(np.stack([row["extract_features"] for row in rows]).astype(np.float32))
     error = np.abs(found[1] - found[0]).mean() / np.abs(found[0]).mean()
     assert 0 < error < 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("part", "column"), [("base", "last_hidden_state"), ("layers", "hidden_states")])
+def test_base_that_returns_tuples(copied: Path, part: str, column: str) -> None:
+    """Old configs have return_dict: false."""
+    found = []
+    for change in ({}, {"return_dict": False}):
+        change_config(**change)
+        set_params(copied, {"resample_encode.cache": part})
+        main()
+        found.append(load_from_disk(ENCODED).with_format("numpy")[0][column])
+    np.testing.assert_array_equal(found[1], found[0])
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -120,15 +122,15 @@ def test_validation_folds_partition_what_is_not_in_test(
 def test_stratified_needs_two_clips() -> None:
     error = assignment_error(repeat_labels({"a": 20, "rare": 1}))
     assert error.key == "split.method"
-    assert "label rare has only one clip" in str(error)
+    assert "label rare has too few clips" in str(error)
     assert "random" in str(error)
 
 
 @pytest.mark.parametrize("labels", [{"a": 1}, {"a": 2}])
 def test_random_needs_clips(labels: dict[str, int]) -> None:
     error = assignment_error(repeat_labels(labels), method="random", test_size=0.1)
-    assert error.key == "split.method"
-    assert str(error).endswith("change the shares, or add clips")
+    assert error.key in ("split.test_size", "split.validation_size")
+    assert str(error).endswith("or add clips")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,7 @@ def test_random_needs_clips(labels: dict[str, int]) -> None:
 )
 def test_grouped_share_has_limits(numbers: dict[str, int], test_size: float, finest: int) -> None:
     error = assignment_error(repeat_labels(numbers), method="grouped", test_size=test_size)
+    assert error.key == "split.test_size"
     assert f"between 1/{finest} and {finest - 1}/{finest}; or add clips" in str(error)
 
 
@@ -156,8 +159,35 @@ def test_folds_need_groups() -> None:
 
 def test_folds_need_clips_per_label() -> None:
     error = assignment_error(repeat_labels({"a": 10, "b": 10}), folds=15)
-    assert error.key == "split.method"
-    assert "set split.folds lower" in str(error)
+    assert error.key == "split.folds"
+    assert str(error).endswith("set it lower, or add clips")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(2, 30), min_size=2, max_size=12),
+    sizes_asked=st.tuples(st.floats(0.01, 0.6), st.floats(0.01, 0.39)),
+)
+def test_few_clips_are_explained(sizes: list[int], sizes_asked: tuple[float, float]) -> None:
+    """The message names the share to change and, if there is one, a value with which the same clips can be split."""
+    labels = repeat_labels({f"label{i}": size for i, size in enumerate(sizes)})
+    values = dict(zip(("test_size", "validation_size"), (round(share, 3) for share in sizes_asked)))
+    fixed = set()
+    while True:
+        try:
+            assign_splits(labels, np.arange(len(labels)), split_params(**values))
+            return
+        except UserError as error:
+            if error.key == "split.method":  # a label has one clip left
+                return
+            key = str(error.key).removeprefix("split.")
+            advised = re.search(r"set at (?:least|most) ([0-9.]+), or add clips", str(error))
+        assert key in values
+        assert key not in fixed
+        if not advised:
+            return
+        fixed.add(key)
+        values[key] = float(advised[1])
 
 
 def test_two_clips_can_be_stratified() -> None:
@@ -169,21 +199,21 @@ def test_two_clips_can_be_stratified() -> None:
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_grouped_share_needs_a_fold(share: float) -> None:
     labels = np.array(["a", "b"] * 40)
-    with pytest.raises(UserError):
+    with pytest.raises(ValueError, match="its share must lie"):
         METHODS["grouped"](np.arange(80), share, 0, labels, np.arange(80))
 
 
 def test_few_groups_make_coarse_folds() -> None:
     labels, groups = np.array(["a", "b"] * 40), np.arange(80) // 20
     assert len(METHODS["grouped"](np.arange(80), 0.25, 0, labels, groups)) == 20
-    with pytest.raises(UserError, match="1/4"):
+    with pytest.raises(ValueError, match="1/4"):
         METHODS["grouped"](np.arange(80), 0.05, 0, labels, groups)
 
 
 def test_number_of_folds_may_equal_number_of_groups() -> None:
     labels, groups = np.array(["a", "b"] * 6), np.arange(12) // 4
     assert sorted(len(part) for part in cut_folds(np.arange(12), 3, 0, labels, groups)) == [4, 4, 4]
-    with pytest.raises(UserError):
+    with pytest.raises(ValueError, match="3 groups cannot be cut into 4 folds"):
         cut_folds(np.arange(12), 4, 0, labels, groups)
 
 

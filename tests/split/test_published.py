@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from helpers import set_params, user_error
-from split.examples import number_clips, write_raw
+from split.examples import number_clips, write_artists, write_raw
 
 from stages.split.__main__ import main
 from stages.split.published import read_published_split
@@ -67,3 +67,44 @@ def test_list_may_be_unused(workspace: Path) -> None:
     set_params(workspace, {"split.method": "stratified", "split.published": "mine.csv"})
     main()
     assert len(pd.read_csv("data/splits.csv")) == 40
+
+
+def run_published(labels: dict[str, str], **values: object) -> pd.DataFrame:
+    """Split clips by a published list, clip -> split, and return data/splits.csv, indexed by clip."""
+    pd.Series(labels, name="split").rename_axis("clip").to_csv("mine.csv")
+    keys = {"split.method": "published", "split.published": "mine.csv"}
+    set_params(Path(), keys | {f"split.{key}": value for key, value in values.items()})
+    main()
+    return pd.read_csv("data/splits.csv", index_col="clip")
+
+
+def test_validation_is_cut_from_train(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Otherwise the test clips would select the best epoch, whatever split.validation_size is."""
+    clips = number_clips({"a": 50, "b": 50})
+    write_raw(clips)
+    published = {clip: "test" if number % 5 == 0 else "train" for number, clip in enumerate(clips["clip"])}
+    groups = write_artists(clips, [str(number // 2) for number in range(100)])
+    splits = run_published(published, validation_size=0.2, groups=groups)
+    assert splits["split"].value_counts().to_dict() == {"train": 60, "validation": 20, "test": 20}
+    assert set(splits.index[splits["split"] == "test"]) == {clip for clip, name in published.items() if name == "test"}
+    rest = splits[splits["split"] != "test"]
+    assert rest.groupby("group")["split"].nunique().max() == 1
+    assert rest[rest["split"] == "validation"]["label"].value_counts().to_dict() == {"a": 10, "b": 10}
+    assert "20 of its 80 train clips select" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_published_validation_is_kept(workspace: Path, share: float) -> None:
+    clips = number_clips({"a": 20, "b": 20})
+    write_raw(clips)
+    with_validation = {clip: ("train", "validation", "test", "train")[n % 4] for n, clip in enumerate(clips["clip"])}
+    assert run_published(with_validation, validation_size=share)["split"].to_dict() == with_validation
+    without = {clip: name.replace("validation", "train") for clip, name in with_validation.items()}
+    assert (run_published(without, validation_size=share)["split"] == "validation").any() == bool(share)
+
+
+def test_too_few_train_clips_for_validation(workspace: Path) -> None:
+    write_raw(number_clips({"a": 3, "b": 3}))
+    published = {f"{label}.0000{n}": "train" if n == 0 else "test" for label in "ab" for n in range(3)}
+    assert user_error(lambda: run_published(published, validation_size=0.5)).key == "split.validation_size"
+    assert not Path("data/splits.csv").exists()

@@ -24,6 +24,7 @@ from helpers import (
     write_tiny_model,
 )
 
+from stages.common.model_types import CONVOLUTIONS
 from stages.common.params import load_params
 from stages.common.params_check import check_params
 from stages.common.paths import BASE
@@ -46,6 +47,9 @@ REQUESTS: list[tuple[dict[str, Any], set[str]]] = [
     ({"train.layers": 2}, set()),
     ({"train.layers": 3}, ALL),
     ({"train.spec_augment": {}}, SPECTROGRAMS),
+    ({"train.spec_augment": {"mask_feature_prob": 0.1, "mask_feature_length": 16}}, SPECTROGRAMS),
+    ({"train.spec_augment": {"mask_feature_prob": 0.1, "mask_feature_length": 17}}, ALL),
+    ({"train.spec_augment": {"mask_feature_length": 17}}, SPECTROGRAMS),
     ({"train.dropout": 0.2}, set()),
     ({"train.attention_dropout": 0.2}, set()),
     ({"train.freeze": "none", "train.lora": {"r": 64}}, set()),
@@ -93,6 +97,35 @@ def test_check_refuses_what_the_stages_refuse(
     error = user_error(build_all)
     assert (error.key, str(error)) == (key, message)
     assert str(key).startswith(tuple(values))
+
+
+@pytest.mark.parametrize(
+    ("model", "masks", "key"),
+    [
+        ({}, {}, None),
+        ({"apply_spec_augment": True}, None, "train.spec_augment"),
+        ({"apply_spec_augment": True, "mask_time_length": 9}, None, None),
+        ({"apply_spec_augment": True, "mask_time_prob": 0}, None, None),
+        ({}, {"mask_time_prob": 0.1, "mask_time_length": 9}, None),
+        ({}, {"mask_time_prob": 0.1, "mask_time_length": 10}, "train.spec_augment.mask_time_length"),
+        ({}, {"mask_time_prob": 0.0, "mask_time_length": 10}, None),
+    ],
+)
+def test_masks_longer_than_a_window(
+    folder: Path, model: dict[str, Any], masks: dict[str, Any] | None, key: str | None
+) -> None:
+    """A window of 0.2 s has 9 frames of the usual convolutions, and a mask has 10 by default."""
+    write_tiny_model("wav2vec2")
+    usual = {name: list(values) for name, values in CONVOLUTIONS.items()}
+    change_config(**usual, conv_dim=[8] * 7, **model)
+    params = FOLDER | PLAIN | {"train.window_seconds": 0.2}
+    set_params(folder, params | ({"train.spec_augment": masks} if masks else {}))
+    found = problems(lambda: check_params("split")) if key else check_params("split") or {}
+    assert list(found) == ([key] if key else [])
+    if key:
+        assert "10 frames, but a window has 9" in found[key]
+    set_params(folder, {"resample_encode.feature_extractor": {"sampling_rate": 24_000}})
+    check_params("split")
 
 
 def test_weighted_base_cannot_be_cached(folder: Path) -> None:

@@ -68,7 +68,9 @@ def test_recipes_on_each_architecture(copied: Path, architecture: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_lora_and_layers_on_each_architecture(copied: Path, architecture: str) -> None:
+def test_lora_and_layers_on_each_architecture(
+    copied: Path, capsys: pytest.CaptureFixture[str], architecture: str
+) -> None:
     """The saved model is a plain one, in which only the adapted layers and the head differ from the base model."""
     write_tiny_model(architecture)
     lora = {"r": 2, "lora_alpha": 8}
@@ -80,10 +82,16 @@ def test_lora_and_layers_on_each_architecture(copied: Path, architecture: str) -
         set_params(copied, {"train.layers": "last"})
     before = AutoModelForAudioClassification.from_pretrained(BASE).state_dict()
     main()
+    printed = capsys.readouterr().out
     model, loaded = AutoModelForAudioClassification.from_pretrained(FINETUNED, output_loading_info=True)
     assert not any(loaded.values())
     after = model.state_dict()
     assert ("layer_weights" in after) == (architecture != "ast")
+    weights = read_json(TRAINING).get("layer_weights", [])
+    assert weights == pytest.approx(
+        after["layer_weights"].softmax(0).tolist() if "layer_weights" in after else [], abs=1e-4
+    )
+    assert ("weights of the layers" in printed) == bool(weights)
     differ = {name.removesuffix(".weight") for name in before if not torch.equal(before[name], after[name])}
     adapted = {name for name in differ if not name.startswith(("classifier", "projector"))}
     ends = ("intermediate_dense", "output_dense") if architecture == "wavlm" else ATTENTION

@@ -80,7 +80,9 @@ def test_git_without_commit_refused(copied: Path) -> None:
 def test_masks_longer_than_window_refused(copied: Path) -> None:
     masks = {"mask_time_prob": 0.5, "mask_time_length": 500, "mask_feature_prob": 0.0, "mask_feature_length": 2}
     set_params(copied, {"train.spec_augment": masks})
-    assert user_error(main).key == "train.spec_augment"
+    error = user_error(main)
+    assert error.key == "train.spec_augment.mask_time_length"
+    assert "500 frames, but a window has 12" in str(error)
     assert not Path("models/.finetuned.partial").exists()
 
 

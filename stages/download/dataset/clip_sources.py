@@ -33,11 +33,16 @@ class SyntheticClips(ClipSource):
     seconds: Seconds = Field(5, description="Length of a clip.")
     seed: int = Field(1, ge=0, lt=2**32, description="Another seed composes other clips.")
 
+    @property
+    def clip_counts(self) -> tuple[int, int]:
+        """The numbers of clips and of labels; corrections may drop some."""
+        return 10 * self.clips_per_label, 10
+
     def find_obstacles(self) -> Iterator[UserError]:
         """Check that files and folders exist and that the disk has space for the clips."""
         yield from super().find_obstacles()
-        # Ten genres, 22,050 Hz, two bytes a sample.
-        yield from check_space(round(10 * self.clips_per_label * self.seconds * 22_050 * 2), "download.dataset")
+        # 22,050 Hz, two bytes a sample.
+        yield from check_space(round(self.clip_counts[0] * self.seconds * 22_050 * 2), "download.dataset")
 
     def fetch(self, folder: Path) -> Fetched:
         """Compose the clips."""

@@ -38,8 +38,8 @@ class RandomWeights(Section):
     config: dict[str, Any] = Field({}, description="Keys of transformers.HubertConfig.")
 
     def read_config(self) -> dict[str, Any]:
-        """Return what config.json will have, but for keys with their defaults."""
-        return {**self.config, "model_type": "hubert"}
+        """Return what config.json will have, but for keys with their defaults, and the sampling rate."""
+        return {**self.config, "model_type": "hubert", "sampling_rate": self.sampling_rate}
 
     def fetch(self, folder: Path) -> dict[str, Any]:
         """Make the checkpoint.
@@ -99,7 +99,7 @@ class FolderCheckpoint(Checkpoint):
     def read_config(self) -> dict[str, Any]:
         """Return what config.json will have; empty if it cannot be read."""
         try:
-            content = read_config(expand_path(self.path, "download.model.path") / "config.json")
+            content = read_config(expand_path(self.path, "download.model.path"))
         except UserError:
             return {}
         return content and {**content, **self.config}
