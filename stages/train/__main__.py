@@ -72,7 +72,7 @@ def describe_selection(selected_on: str, best: dict[str, Any]) -> dict[str, Any]
 
 
 def summarize(params: TrainParams, selected_on: str, best: dict[str, Any]) -> str:
-    """Return the best epoch, its scores, and a line of layer_weights, as text. Arguments: as for `describe_training`."""
+    """Return the best epoch, its scores and layer_weights as text. Arguments: as for `describe_training`."""
     averaged = best.get("averaged_epochs")
     which = f"mean of epochs {averaged[0]} to {averaged[-1]}" if averaged else f"best epoch {round(best['epoch'])}"
     scores = {metric.replace("_", " "): best[f"eval_{metric}"] for metric in ("accuracy", params.select_by)}
