@@ -1,5 +1,6 @@
 """Fixtures: workspaces in which the tests run, fresh or finished."""
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from helpers import ALONE, SHARED, dvc, git, make_workspace
 from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["fakes.small_hub"]
+gc.disable()  # until the libraries are imported: it would search millions of objects that stay
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
@@ -32,6 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         (waiting if "finished" in getattr(item, "fixturenames", ()) else others).append(item)
     items[:] = [*waiting[:1], *others, *waiting[1:]]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let the garbage collection pass over what was imported; each search of it would take half a second."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
