@@ -61,12 +61,13 @@ class Source(BaseModel):
 
 
 class Counts(BaseModel):
-    """metrics/split.json."""
+    """metrics/split.json. validation_from_train: whether a published split had no validation clips."""
 
     method: str
     seed: int
     total: dict[SplitName, Count]
     left_out: Count
+    validation_from_train: bool = False
     leakage: dict[str, dict[Literal["test_clips", "known", "shared"], Count]]
 
 

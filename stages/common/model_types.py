@@ -31,6 +31,7 @@ class ModelType(NamedTuple):
 
 # Of the feature encoder, if config.json does not say: a frame of 25 ms each 20 ms, at 16 kHz.
 CONVOLUTIONS = {"conv_kernel": (10, 3, 3, 3, 3, 2, 2), "conv_stride": (5, 2, 2, 2, 2, 2, 2)}
+MAX_RATE = 10**9  # Hz; a config.json can have any number
 # Values of resample_encode.cache for which the mean over frames is stored.
 AVERAGED = frozenset({"base", "layers"})
 ALL = frozenset({"feature_encoder", "masks", "projector", "weighted_sum", "same_frames"})
@@ -87,7 +88,12 @@ def count_frames(config: dict[str, Any], seconds: float | None) -> int | None:
     rate = config.get("sampling_rate")
     sew = str(config.get("model_type")).startswith("sew")  # it has other convolutions
     kernels, strides = (config.get(key, () if sew else usual) for key, usual in CONVOLUTIONS.items())
-    if seconds is None or not isinstance(rate, int) or not (_are_counts(kernels) and _are_counts(strides)):
+    if (
+        seconds is None
+        or type(rate) is not int
+        or not 0 < rate < MAX_RATE
+        or not (_are_counts(kernels) and _are_counts(strides))
+    ):
         return None
     frames = round(seconds * rate)
     for kernel, stride in zip(kernels, strides):

@@ -46,7 +46,8 @@ def _join_alternatives(node: Any, details: list[Any]) -> list[Any]:
     joined: dict[Any, Any] = {}
     for number, detail in enumerate(details):
         where = tuple(drop_tags(node, detail["loc"]))[:-1]
-        if detail["type"] == "missing" or _value_at(node, where) is not detail["input"]:
+        is_whole = detail["loc"] in ((), ("[key]",)) or detail["loc"][-1] == "[key]"
+        if is_whole or detail["type"] == "missing" or _value_at(node, where) is not detail["input"]:
             joined[number] = detail
             continue
         expected = joined.setdefault(where, {**detail, "type": "union", "loc": where, "expected": []})["expected"]

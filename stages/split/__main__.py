@@ -33,14 +33,16 @@ def main() -> None:
         rejected = read_table(REJECTED)["file"].to_list()
         names = published.read_published_split(clips, rejected, params.published or str(PUBLISHED_SPLIT))
         clips["split"] = methods.add_validation(names, clips["label"].to_numpy(), clips["group"].to_numpy(), params)
+        from_train = {"validation_from_train": True} if "validation" in set(clips["split"]) - set(names) else {}
     else:
         if params.published:
             print(f"warning: split.published is not used, because split.method is {params.method}")
+        from_train = {}
         clips["split"] = methods.assign_splits(clips["label"].to_numpy(), clips["group"].to_numpy(), params)
     listed = clips["split"].notna().to_numpy()
     splits = clips.loc[listed, ["clip", "label", "split", "group"]]
     counts.check_labels(clips["label"], splits, background)
-    described = params.model_dump(include={"method", "seed", *params.list_fold_keys()})
+    described = params.model_dump(include={"method", "seed", *params.list_fold_keys()}) | from_train
     described |= counts.count_splits(splits, table[listed], left_out=int((~listed).sum()))
     with atomic_outputs(SPLITS, SPLIT_COUNTS) as [table_file, counts_file]:
         write_table(table_file, splits)

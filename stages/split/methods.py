@@ -45,7 +45,8 @@ def select_grouped(rows: np.ndarray, share: float, seed: int, labels: np.ndarray
     finest = min(FINEST_FOLD, len(set(groups[rows])), int(np.unique(labels[rows], return_counts=True)[1].max()))
     folds = Fraction(share).limit_denominator(finest)
     if not 0 < folds < 1:
-        raise ValueError(f"its share must lie between 1/{finest} and {finest - 1}/{finest}")
+        limits = f"1/{finest} and {finest - 1}/{finest}"
+        raise ValueError(f"a share of {share:.3g} of {len(rows)} clips must lie between {limits}")
     parts = cut_folds(rows, folds.denominator, seed, labels, groups)
     # Large groups make uneven folds; those with the most even labels come first.
     parts.sort(key=lambda part: _imbalance(labels[part], labels[rows], folds.denominator))
@@ -53,7 +54,7 @@ def select_grouped(rows: np.ndarray, share: float, seed: int, labels: np.ndarray
 
 
 # Each gets rows (int64, of all clips or of those not yet selected), the share of them to select, a seed, and the labels
-# and groups of all clips. It returns the selected rows, and raises UserError if the clips do not allow the share.
+# and groups of all clips. It returns the selected rows, and raises ValueError if the clips do not allow the share.
 METHODS: dict[str, Callable[[np.ndarray, float, int, np.ndarray, np.ndarray], np.ndarray]] = {
     "random": select_random,
     "stratified": select_stratified,
@@ -133,8 +134,9 @@ def explain_few(share: float, whole: float, clips: int, labels: int) -> str | No
         fix, problem = "set at least {:g}", f"selects {selected}"
     else:
         fix, problem = "set at most {:g}", f"leaves {clips - selected}"
-    advice = fix.format(min(possible) if selected < labels else max(possible)) + ", or " if possible else ""
-    return f"{share:g} {problem} of {clips} clips, fewer than the {labels} labels; {advice}add clips"
+    advice = fix.format(min(possible) if selected < labels else max(possible)) if possible else "set 0"
+    advice = f"{advice}, or add clips" if possible or whole < 1 else "add clips"
+    return f"{share:g} {problem} of {clips} clips, fewer than the {labels} labels; {advice}"
 
 
 def _count(share: float, whole: float, clips: int) -> int:
@@ -143,7 +145,9 @@ def _count(share: float, whole: float, clips: int) -> int:
 
 
 def add_validation(split: np.ndarray, labels: np.ndarray, groups: np.ndarray, params: "SplitParams") -> np.ndarray:
-    """Move clips from train to validation, if a published list has no validation clips. No group is in both.
+    """Move clips from train to validation, if a published list has no validation clips.
+
+    No group is in both, and each label keeps a train clip.
 
     Args:
         split: names, shape (clips,), dtype object; None for a clip that the list leaves out. labels, groups: as for
@@ -155,9 +159,20 @@ def add_validation(split: np.ndarray, labels: np.ndarray, groups: np.ndarray, pa
     train, listed = np.flatnonzero(split == "train"), sum(name is not None for name in split)
     if "validation" in split or not params.validation_size or not len(train):
         return split
-    with _refusing("split.validation_size", "grouped"):
-        share = params.validation_size * listed / len(train)
-        chosen = select_grouped(train, share, params.seed, labels, groups)
+    try:
+        chosen = select_grouped(train, params.validation_size * listed / len(train), params.seed, labels, groups)
+    except ValueError:
+        chosen = train[:0]
+    for label in np.unique(labels[train]):
+        rows = train[labels[train] == label]
+        if np.isin(rows, chosen).all():
+            chosen = chosen[~np.isin(groups[chosen], groups[rows])]
+    if not len(chosen):
+        raise UserError(
+            f"{params.validation_size:g} of {listed} clips cannot be cut from the {len(train)} train clips of the "
+            "published split; set another share, or 0 to train on all of them",
+            key="split.validation_size",
+        )
     print(
         f"the published split has no validation clips: {len(chosen)} of its {len(train)} train clips select the best "
         "epoch; set split.validation_size: 0 to train on all of them"

@@ -113,9 +113,10 @@ class SplitParams(Section):
         """Check that there is a clip of each label in each split, if the number of clips is known before download."""
         dataset = getattr(sections.get("download"), "dataset", None)
         clips, labels = getattr(dataset, "clip_counts", (0, 0))
-        if not clips or self.method != "stratified":
+        unchanged = dataset and not (dataset.background or dataset.corrections)
+        if not unchanged or not clips or self.method != "stratified" or self.folds:
             return
-        if not self.folds and (problem := explain_few(self.test_size, 1, clips, labels)):
+        if problem := explain_few(self.test_size, 1, clips, labels):
             yield UserError(problem, key="split.test_size")
         elif self.validation_size and not self.validation_folds:
             rest = clips - math.ceil(self.test_share * clips)

@@ -1,5 +1,6 @@
 """What the base model allows, found from its config alone: params.yaml is checked before torch is imported."""
 
+import math
 from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,11 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "o_proj")
 # WavLM's attention passes its weights to a function of torch, which would not use matrices beside them.
 FEED_FORWARD: dict[str, tuple[str, ...]] = {"wavlm": ("intermediate_dense", "output_dense")}
 # What a config.json that lacks them means, in all architectures with masks.
-MASKS = {"apply_spec_augment": True, "mask_time_prob": 0.05, "mask_time_length": 10}
+MASKS: dict[str, float] = {
+    "apply_spec_augment": True,
+    **{"mask_time_prob": 0.05, "mask_time_length": 10},
+    **{"mask_feature_prob": 0.0, "mask_feature_length": 10},
+}
 
 
 def find_unsupported(params: "TrainParams", config: dict[str, Any]) -> Iterator[UserError]:
@@ -26,7 +31,7 @@ def find_unsupported(params: "TrainParams", config: dict[str, Any]) -> Iterator[
     if params.spec_augment and "masks" not in model.has:
         yield UserError(f"a {kind} model does not use it; set it to null", key="train.spec_augment")
     elif "masks" in model.has:
-        yield from _find_long_masks(params, config)
+        yield from _find_wrong_masks(params, config)
     if params.freeze == "feature_encoder" and "feature_encoder" not in model.has:
         yield UserError(f"a {kind} model has no feature_encoder; set none", key="train.freeze")
     if params.lora and model.linear:
@@ -41,26 +46,32 @@ def find_unsupported(params: "TrainParams", config: dict[str, Any]) -> Iterator[
             yield refuse_change(model.spectrograms, key)
 
 
-def _find_long_masks(params: "TrainParams", config: dict[str, Any]) -> Iterator[UserError]:
-    """Yield an error for masks that are longer than what they mask; PyTorch's error comes in training only."""
-    asked, key = params.spec_augment, "train.spec_augment"
-    known = {name: value for name, value in config.items() if isinstance(value, int | float)}
-    channels = known.get("hidden_size", describe(config).hidden_size)
-    if asked and asked.mask_feature_prob and asked.mask_feature_length > channels:
-        message = f"{asked.mask_feature_length}, but the base model has {channels} channels; set it lower"
-        yield UserError(message, key=f"{key}.mask_feature_length")
-    masks = MASKS | {name: known[name] for name in MASKS if name in known}
-    masks |= asked.model_dump() | {"apply_spec_augment": True} if asked else {}
-    frames, length = count_frames(config, params.window_seconds), int(masks["mask_time_length"])
-    if frames is not None and masks["apply_spec_augment"] and masks["mask_time_prob"] and length > frames:
-        yield refuse_long_mask(length, frames, bool(asked))
+def _find_wrong_masks(params: "TrainParams", config: dict[str, Any]) -> Iterator[UserError]:
+    """Yield an error for masks that do not fit what they mask; PyTorch's error comes in training only."""
+    numbers = {
+        name: value
+        for name, value in config.items()
+        if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    }
+    masks = {name: numbers.get(name, value) for name, value in MASKS.items()}
+    if params.spec_augment:
+        masks |= params.spec_augment.model_dump() | {"apply_spec_augment": True}
+    channels = numbers.get("hidden_size", describe(config).hidden_size)
+    for axis, size in (("time", count_frames(config, params.window_seconds)), ("feature", channels)):
+        length = masks[f"mask_{axis}_length"]
+        used = masks["apply_spec_augment"] and masks[f"mask_{axis}_prob"] > 0
+        if used and size is not None and not 1 <= length <= size:
+            yield refuse_mask(params, axis, length, size)
 
 
-def refuse_long_mask(length: int, frames: int, asked: bool) -> UserError:
-    """Return the error for masks that are longer than a window. asked: whether params set them, not the base model."""
-    fix = "set it lower" if asked else "set {mask_time_prob: 0} to mask nothing"
-    message = f"masks of {length} frames, but a window has {frames}; {fix}, or train.window_seconds higher"
-    return UserError(message, key="train.spec_augment" + (".mask_time_length" if asked else ""))
+def refuse_mask(params: "TrainParams", axis: str, length: float, size: float) -> UserError:
+    """Return the error for masks of a length from params or from the base model. axis: time or feature."""
+    whole = "a window" if params.window_seconds else "the longest clip of a batch"
+    unit, whole = ("frames", whole) if axis == "time" else ("channels", "the base model")
+    message = f"masks of {length:g} {unit}, but {whole} has {size:g}"
+    if params.spec_augment:
+        return UserError(f"{message}; set 1 to {size:g}", key=f"train.spec_augment.mask_{axis}_length")
+    return UserError(f"{message}; set {{mask_{axis}_prob: 0}} to mask nothing", key="train.spec_augment")
 
 
 def choose_modules(kind: str, names: Set[str], wanted: list[str] | None) -> list[str]:

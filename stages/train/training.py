@@ -26,7 +26,7 @@ from stages.train.augment import make_augmenter
 from stages.train.batches import EpochBatches, TrainingClips, choose_resident_device
 from stages.train.callbacks import Bar, EpochLog, EventLog
 from stages.train.checkpoints import Writer, find_last
-from stages.train.limits import refuse_long_mask
+from stages.train.limits import refuse_mask
 from stages.train.lora import merge_lora
 from stages.train.loss import EPOCH, compute_metrics, make_loss
 from stages.train.model import build_model
@@ -134,10 +134,10 @@ def _train(trainer: ClipTrainer) -> None:
         with interrupts.defer_signals():
             trainer.train(resume_from_checkpoint=str(last) if last else None)
     except ValueError as error:
-        if "mask_length" not in str(error):
+        numbers = re.findall(r"\d+", str(error))
+        if "mask_length" not in str(error) or len(numbers) != 2:
             raise
-        length, frames = map(int, re.findall(r"\d+", str(error)))
-        raise refuse_long_mask(length, frames, trainer.params.spec_augment is not None) from None
+        raise refuse_mask(trainer.params, "time", *map(int, numbers)) from None  # build_model checks those of features
 
 
 def _open_live(folder: Path, rank: int) -> Live | None:

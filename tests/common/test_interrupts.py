@@ -29,7 +29,7 @@ def wait_for(condition: Callable[[], object]) -> None:
         if condition():
             return
         time.sleep(0.05)
-    raise AssertionError("nothing happened within 30 s")
+    raise AssertionError("nothing happened within 60 s")
 
 
 def is_composing(stage: subprocess.Popen[str]) -> bool:

@@ -85,3 +85,5 @@ def test_frames_of_a_wrong_config(value: Any) -> None:
     for key in ("conv_kernel", "conv_stride", "sampling_rate"):
         config = {"model_type": "hubert", "sampling_rate": 16_000, key: value}
         assert count_frames(config, 1.0) is None
+    for rate in (-1, 10**400, True):
+        assert count_frames({"model_type": "hubert", "sampling_rate": rate}, 1.0) is None

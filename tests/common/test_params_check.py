@@ -2,6 +2,8 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,9 @@ def test_conflict(folder: Path, values: dict[str, Any], key: str) -> None:
         ("train.layers", "weigthed", "must be 'last' or 'weighted', or a valid integer, got 'weigthed'"),
         ("train.layers", 0, "must be 'last' or 'weighted', or greater than or equal to 1, got 0"),
         ("train.layers", [1], "must be 'last' or 'weighted', or a valid integer, got [1]"),
+        ("train", 5, "must be a mapping, got 5; see presets/ for complete files"),
+        ("train", None, "must be a mapping, got None; see presets/ for complete files"),
+        ("download", [], "must be a mapping, got []; see presets/ for complete files"),
         ("train.processes", "all", "must be a valid integer, or 'auto', got 'all'"),
         (
             "resample_encode.feature_extractor.x",
@@ -95,7 +100,11 @@ def test_conflict(folder: Path, values: dict[str, Any], key: str) -> None:
 )
 def test_value_of_none_of_several_types(folder: Path, key: str, value: Any, message: str) -> None:
     """This is one problem, for which pydantic has an error for each type."""
-    demo(folder, {key: value} if key.count(".") == 1 else {key.rpartition(".")[0]: {key.rpartition(".")[2]: value}})
+    demo(folder, {})
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    *parents, last = key.split(".")
+    reduce(getitem, parents, params)[last] = value
+    Path("params.yaml").write_text(yaml.safe_dump(params))
     [(where, found)] = problems(lambda: check_params("train")).items()
     assert where == key
     assert found.endswith(message)

@@ -40,7 +40,11 @@ def find_problem(values: dict[str, Any]) -> UserError:
             "split.validation_size",
             "0.6 leaves 6 of 30 clips, fewer than the 10 labels; set at most 0.5, or add clips",
         ),
-        ({"split.folds": 4, "split.validation_size": 0.2}, "split.validation_size", "0.2 selects 8 of 30 clips"),
+        (
+            {"split.test_size": 0.75, "split.validation_size": 0.1},
+            "split.validation_size",
+            "fewer than the 10 labels; set 0, or add clips",
+        ),
         ({"download.dataset.clips_per_label": 1}, "split.test_size", "fewer than the 10 labels; add clips"),
         ({"split.groups": {"recording": "params.yaml"}}, "split.groups", "recording is reserved"),
         ({"split.groups": {"clip": "params.yaml"}}, "split.groups", "clip is reserved"),
@@ -122,3 +126,14 @@ def test_impossible_path_is_an_obstacle(workspace: Path, path: str, fact: str) -
 def test_folds_replace_test_size() -> None:
     assert split_params(test_size=0.3).test_share == 0.3
     assert split_params(test_size=0.9, folds=4, validation_size=0.2).test_share == 0.25
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"split.folds": 4}, {"download.dataset.background": "others/"}, {"split.method": "random"}],
+    ids=lambda values: next(iter(values)),
+)
+def test_number_of_clips_is_not_known(workspace: Path, values: dict[str, Any]) -> None:
+    Path("others").mkdir()
+    set_params(Path(), {"split.test_size": 0.1, "split.validation_size": 0.1} | values)
+    check_params("split")

@@ -5,6 +5,8 @@ import pytest
 from helpers import set_params, user_error
 from split.examples import number_clips, write_artists, write_raw
 
+from stages.common.paths import SPLIT_COUNTS
+from stages.common.tables import read_json
 from stages.split.__main__ import main
 from stages.split.published import read_published_split
 
@@ -91,6 +93,7 @@ def test_validation_is_cut_from_train(workspace: Path, capsys: pytest.CaptureFix
     assert rest.groupby("group")["split"].nunique().max() == 1
     assert rest[rest["split"] == "validation"]["label"].value_counts().to_dict() == {"a": 10, "b": 10}
     assert "20 of its 80 train clips select" in capsys.readouterr().out
+    assert read_json(SPLIT_COUNTS)["validation_from_train"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
@@ -100,11 +103,35 @@ def test_published_validation_is_kept(workspace: Path, share: float) -> None:
     with_validation = {clip: ("train", "validation", "test", "train")[n % 4] for n, clip in enumerate(clips["clip"])}
     assert run_published(with_validation, validation_size=share)["split"].to_dict() == with_validation
     without = {clip: name.replace("validation", "train") for clip, name in with_validation.items()}
+    assert "validation_from_train" not in read_json(SPLIT_COUNTS)
     assert (run_published(without, validation_size=share)["split"] == "validation").any() == bool(share)
 
 
-def test_too_few_train_clips_for_validation(workspace: Path) -> None:
-    write_raw(number_clips({"a": 3, "b": 3}))
-    published = {f"{label}.0000{n}": "train" if n == 0 else "test" for label in "ab" for n in range(3)}
-    assert user_error(lambda: run_published(published, validation_size=0.5)).key == "split.validation_size"
+@pytest.mark.parametrize(
+    ("train", "artists", "share"),
+    [(1, "xyz", 0.5), (8, "xyz", 0.2), (40, "x", 0.1), (40, "xyz", 0.95)],
+    ids=["one clip a label", "few train clips", "one group", "large share"],
+)
+def test_validation_cannot_be_cut_from_train(workspace: Path, train: int, artists: str, share: float) -> None:
+    clips = number_clips({"a": 50, "b": 50})
+    write_raw(clips)
+    groups = write_artists(clips, [artists[n % len(artists)] if train == 40 else str(n) for n in range(100)])
+    published = {clip: "train" if int(clip[-5:]) < train else "test" for clip in clips["clip"]}
+    error = user_error(lambda: run_published(published, validation_size=share, groups=groups))
+    assert error.key == "split.validation_size"
+    assert "or 0 to train on all" in str(error)
     assert not Path("data/splits.csv").exists()
+    run_published(published, validation_size=0, groups=groups)
+
+
+def test_each_label_keeps_a_train_clip(workspace: Path) -> None:
+    sizes = {f"rare{n}": 1 for n in range(20)} | {f"label{n}": 40 for n in range(8)}
+    clips = number_clips(sizes | {"b": 2})
+    write_raw(clips)
+    published = {
+        clip: "test" if clip.startswith("label") and n % 4 == 0 else "train" for n, clip in enumerate(clips["clip"])
+    }
+    splits = run_published(published, validation_size=0.1)
+    trained = splits.loc[splits["split"] == "train", "label"]
+    assert set(trained) == set(sizes) | {"b"}
+    assert (splits["split"] == "validation").sum() > 20

@@ -109,6 +109,13 @@ def test_check_refuses_what_the_stages_refuse(
         ({}, {"mask_time_prob": 0.1, "mask_time_length": 9}, None),
         ({}, {"mask_time_prob": 0.1, "mask_time_length": 10}, "train.spec_augment.mask_time_length"),
         ({}, {"mask_time_prob": 0.0, "mask_time_length": 10}, None),
+        ({"apply_spec_augment": True, "mask_time_length": 0}, None, "train.spec_augment"),
+        ({"mask_time_length": float("inf")}, {}, None),
+        (
+            {"apply_spec_augment": True, "mask_time_length": float("nan"), "mask_time_prob": "x"},
+            None,
+            "train.spec_augment",
+        ),
     ],
 )
 def test_masks_longer_than_a_window(
@@ -123,9 +130,19 @@ def test_masks_longer_than_a_window(
     found = problems(lambda: check_params("split")) if key else check_params("split") or {}
     assert list(found) == ([key] if key else [])
     if key:
-        assert "10 frames, but a window has 9" in found[key]
-    set_params(folder, {"resample_encode.feature_extractor": {"sampling_rate": 24_000}})
-    check_params("split")
+        assert " frames, but a window has 9" in found[key]
+    if model.get("mask_time_length") != 0:
+        set_params(folder, {"resample_encode.feature_extractor": {"sampling_rate": 24_000}})
+        check_params("split")
+
+
+def test_masks_of_the_base_model_longer_than_its_features(folder: Path) -> None:
+    write_tiny_model("hubert")
+    change_config(apply_spec_augment=True, mask_time_prob=0, mask_feature_prob=0.1, mask_feature_length=17)
+    set_params(folder, FOLDER | PLAIN)
+    [(key, message)] = problems(lambda: check_params("split")).items()
+    assert (key, str(user_error(build_all))) == ("train.spec_augment", message)
+    assert "17 channels, but the base model has 16" in message
 
 
 def test_weighted_base_cannot_be_cached(folder: Path) -> None:

@@ -4,30 +4,46 @@ import json
 import re
 from typing import Any
 
-LIST = re.compile(r"\[.*\]|\{.*\}|\(['\"].*\)", re.DOTALL)  # a list, as Python or JSON writes it
-ITEM = re.compile(r"'([^']*)'|\"([^\"]*)\"|([^\s,;]+)")
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+# A list, as JSON, Python or NumPy writes it, or a mapping.
+LIST = re.compile(rf"\[.*\]|[({{]\s*(?:{QUOTED.pattern})\s*(?:[,;:].*)?[)}}]", re.DOTALL)
+MISSING = {"", "None", "nan", "NaN", "null"}
 MAX_LISTED = 10  # names in a message
 
 
 def as_text(value: Any) -> str:
     """Return a value of JSON or Parquet as the text of a cell; a list is written as JSON."""
     if isinstance(value, list):
-        return json.dumps([as_text(item) for item in value], ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, default=str)
     return "" if value is None or value != value else str(value)
 
 
 def list_labels(cell: str) -> list[str]:
-    """Return the different labels of a cell: those of a list, as JSON, Python or NumPy writes it, or the cell."""
-    if not LIST.fullmatch(cell):
+    """Return the different labels of a cell: those of a list, or the cell."""
+    if not LIST.fullmatch(cell) or is_mapping(cell):
         return [cell]
     try:
-        items = json.loads(cell)
-    except ValueError:
-        items = None
-    if not isinstance(items, list):
-        items = ["".join(found) for found in ITEM.findall(cell[1:-1])]
-    labels = [label for item in items for label in list_labels(as_text(item))]
+        labels = _flatten(json.loads(cell))
+    except (ValueError, RecursionError):
+        labels = _split(cell[1:-1])
     return list(dict.fromkeys(filter(None, labels)))
+
+
+def is_mapping(cell: str) -> bool:
+    """Return whether a cell has names and values, such as {"low": 0.9}."""
+    return cell.startswith("{") and LIST.fullmatch(cell) is not None and ":" in QUOTED.sub("", cell)
+
+
+def _flatten(value: Any) -> list[str]:
+    return [text for item in value for text in _flatten(item)] if isinstance(value, list) else [as_text(value)]
+
+
+def _split(text: str) -> list[str]:
+    quoted, others = QUOTED.findall(text), QUOTED.sub(" ", text)
+    if not quoted and re.fullmatch(r"[\d\s.+-]+", text):
+        return text.split()  # numbers, as NumPy writes them
+    bare = [part.strip("[]() \t\n") for part in re.split("[,;]", others)]
+    return [part[1:-1] for part in quoted] + [part for part in bare if part not in MISSING]
 
 
 def read_label(cell: str) -> str:
@@ -43,4 +59,5 @@ def list_names(names: list[str]) -> str:
 
 def describe_several(clip: str, labels: list[str]) -> str:
     """Return the message for a clip with several labels."""
-    return f"{clip} has {len(labels)} labels ({list_names(labels)}); the pipeline supports one label a clip"
+    found = f"{clip} has {len(labels)} labels ({list_names(labels)})"
+    return f"{found}; the pipeline supports one label a clip: give it one, or name another column in label_column"

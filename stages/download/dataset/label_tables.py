@@ -21,7 +21,7 @@ LABEL_COLUMNS = (
 )
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 SAMPLE = 1000  # rows in which the column of files is looked for
-FLAGS = {"0", "1", "0.0", "1.0", "false", "true"}  # cells of a column for one label
+YES, NO = {"1", "1.0", "true"}, {"0", "0.0", "false", ""}  # cells of a column for one label
 
 
 class Columns(NamedTuple):
@@ -123,7 +123,7 @@ def _read_records(file: Path, path: str) -> tuple[list[str], list[list[str]]]:
             records = [json.loads(line) for line in lines if line.strip()]
         header = list(dict.fromkeys(str(name) for record in records for name in record))
         rows = [[as_text(record.get(name)) for name in header] for record in records]
-    except (pa.lib.ArrowException, ValueError, AttributeError, TypeError, OSError) as error:
+    except (pa.lib.ArrowException, ValueError, AttributeError, TypeError, OSError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} has no rows of names and values: {reason}", key=f"{KEY}.table") from None
     return header, rows
@@ -159,13 +159,15 @@ def _no_labels(table: Table, file: int) -> UserError:
     """Return the error for a table without a column that is known to have labels. file: its column of files."""
     taken = (file, _find_splits(table, file))
     others = [i for i, name in enumerate(table.header) if name and i not in taken]
-    names = list_names([table.header[i] for i in others])
-    cells = [{row[i].lower() for row in table.rows} - {""} for i in others]
     if not others:
         return UserError("it has no column of labels; add one, such as label", file=table.path)
-    if len(others) > 1 and all(found and found <= FLAGS for found in cells):
+    flags = [i for i in others if {row[i].lower() for row in table.rows} <= YES | NO]
+    one_each = all(sum(row[i].lower() in YES for i in flags) == 1 for row in table.rows)
+    if len(flags) > 1 and (one_each or flags == others):
+        names = list_names([table.header[i] for i in flags])
         message = f"it has a column for each label ({names}); replace them by one column, label, with the label's name"
         return UserError(message, file=table.path)
+    names = list_names([table.header[i] for i in others if i not in flags or flags == others])
     message = f"no column of {table.path} is known to have labels; set {KEY}.label_column to one of: {names}"
     return UserError(message, key=f"{KEY}.label_column")
 

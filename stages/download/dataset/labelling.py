@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from stages.common.errors import UserError
-from stages.download.dataset.label_cells import describe_several, list_labels
+from stages.download.dataset.label_cells import describe_several, is_mapping, list_labels
 from stages.download.dataset.label_tables import KEY, Columns, Files, Row, Table, read_label_table, select_columns
 from stages.download.dataset.published import LISTS, name_split, read_lists, split_by_folders, top_split
 from stages.download.dataset.selection import is_clip, show_path
@@ -159,6 +159,9 @@ def _refuse_several(table: str, known: dict[str, Row]) -> None:
     """Raise UserError if a cell has several labels: a list, or labels of which one is also a label by itself."""
     labels = {row.label for row in known.values()}
     for path, row in known.items():
+        if is_mapping(row.label):
+            message = f"{path} has a mapping, not a label: {row.label:.60}; name another column in label_column"
+            raise UserError(message, file=table)
         several = list_labels(row.label)
         for separator in "|,;" if len(several) == 1 else "":
             parts = [part.strip() for part in row.label.split(separator)]
@@ -198,6 +201,9 @@ def require_labels(labels: Iterable[str], paths: list[str], unused: Mapping[str,
         labels: of all clips, by their folders. paths: of all files. unused: as `Labelling` has it.
     """
     names = sorted(set(labels))
+    are_splits = len(names) > 1 and all(map(name_split, names))
+    if unused and are_splits:
+        raise next(iter(unused.values()))
     if len(names) > 1 and "train" in map(name_split, names) and all(map(name_split, names)):
         raise UserError(
             f"the folders {' and '.join(names)} look like splits, not labels; put the clips at "

@@ -67,6 +67,7 @@ def test_labels_and_split_of_a_table(
     use_folder(workspace / "mine")
     table_params = {"download.dataset.table": "metadata.csv"}
     set_params(workspace, table_params | {"split.method": "published", "split.published": None})
+    set_params(workspace, {"split.validation_size": 0})
     download_dataset()
     clips = read_table(Path("data/raw/clips.csv"))
     assert clips["path"].iloc[:2].tolist() == ["audio/x-y/a.00000.wav", "audio/z/a.00001.wav"]

@@ -222,6 +222,31 @@ def test_column_for_each_label(
     assert "is not used" not in capsys.readouterr().out
 
 
+def test_other_columns_beside_those_for_each_label(root: Path) -> None:
+    rows = [{"file_name": f"{n}.wav", "seconds": n, "angry": n % 2, "happy": 1 - n % 2} for n in range(4)]
+    write_rows(root, "metadata.csv", rows)
+    assert "a column for each label (angry, happy)" in fetch(root).message
+    rows = [{**row, "angry": 1, "happy": 1} for row in rows]
+    write_rows(root, "metadata.csv", rows)
+    assert fetch(root).message.endswith("to one of: seconds")
+
+
+def test_unusable_metadata_in_folders_of_splits(root: Path) -> None:
+    for split in ("train", "test"):
+        (root / split).mkdir()
+        write_rows(root / split, "metadata.csv", [{"file_name": "1.wav", "low": 1, "high": 0}])
+    error = fetch(root)
+    assert str(error.file).endswith("metadata.csv")
+    assert "a column for each label (low, high)" in error.message
+
+
+def test_mapping_instead_of_a_label(root: Path) -> None:
+    write_rows(root, "metadata.jsonl", [{"file_name": f"{n}.wav", "label": {"id": n, "name": "x"}} for n in range(2)])
+    error = fetch(root)
+    assert error.file == "metadata.jsonl"
+    assert "0.wav has a mapping, not a label" in error.message
+
+
 def test_choice_of_label_columns(root: Path) -> None:
     names = [f"n{i}" for i in range(12)]
     rows = [{"": i, "file_name": f"{i}.wav", "split": "train"} | dict.fromkeys(names, f"x{i}") for i in range(2)]
