@@ -2,36 +2,54 @@
 
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
-QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-# A list, as JSON, Python or NumPy writes it, or a mapping.
-LIST = re.compile(rf"\[.*\]|[({{]\s*(?:{QUOTED.pattern})\s*(?:[,;:].*)?[)}}]", re.DOTALL)
+# An apostrophe inside a word begins no quoted part.
+QUOTED = re.compile(r"(?<![^\s\[({,:;])(?:'[^']*'|\"[^\"]*\")(?![^\s\])},:;])")
+# A set or a mapping.
+BRACES = re.compile(rf"{{\s*(?:{QUOTED.pattern})\s*(?:[,;:].*)?}}", re.DOTALL)
+# What a list or tuple of Python or NumPy, or a list without quotes, has besides its quoted parts. Names may have
+# brackets, too: [a] b [c].
+LIST = re.compile(r"\[(?:[^\[\]]*|[\[\]\s,;]*)\]")
+TUPLE = re.compile(r"\((?:[\s,]|None|nan)*\)")
 MISSING = {"", "None", "nan", "NaN", "null"}
 MAX_LISTED = 10  # names in a message
 
 
 def as_text(value: Any) -> str:
-    """Return a value of JSON or Parquet as the text of a cell; a list is written as JSON."""
+    """Return a value of JSON or Parquet as the text of a cell: of a list, as JSON; of bytes, ""."""
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False, default=str)
-    return "" if value is None or value != value else str(value)
+    return "" if value is None or value != value or is_binary(value) else str(value).strip()
+
+
+def is_binary(value: Any) -> bool:
+    """Return whether a value is bytes, or a list with bytes."""
+    return isinstance(value, bytes) or (isinstance(value, list) and any(map(is_binary, value)))
 
 
 def list_labels(cell: str) -> list[str]:
     """Return the different labels of a cell: those of a list, or the cell."""
-    if not LIST.fullmatch(cell) or is_mapping(cell):
-        return [cell]
-    try:
-        labels = _flatten(json.loads(cell))
-    except (ValueError, RecursionError):
+    labels = None
+    if cell.startswith("["):
+        with suppress(ValueError, RecursionError):
+            labels = _flatten(json.loads(cell))
+    if labels is None and _is_list(cell):
         labels = _split(cell[1:-1])
-    return list(dict.fromkeys(filter(None, labels)))
+    return [cell] if labels is None else list(dict.fromkeys(filter(None, labels)))
+
+
+def _is_list(cell: str) -> bool:
+    bare = QUOTED.sub("", cell)
+    if cell.startswith("("):
+        return bare != cell and "," in bare and TUPLE.fullmatch(bare) is not None
+    return LIST.fullmatch(bare) is not None or (BRACES.fullmatch(cell) is not None and not is_mapping(cell))
 
 
 def is_mapping(cell: str) -> bool:
     """Return whether a cell has names and values, such as {"low": 0.9}."""
-    return cell.startswith("{") and LIST.fullmatch(cell) is not None and ":" in QUOTED.sub("", cell)
+    return BRACES.fullmatch(cell) is not None and ":" in QUOTED.sub("", cell)
 
 
 def _flatten(value: Any) -> list[str]:
@@ -42,8 +60,8 @@ def _split(text: str) -> list[str]:
     quoted, others = QUOTED.findall(text), QUOTED.sub(" ", text)
     if not quoted and re.fullmatch(r"[\d\s.+-]+", text):
         return text.split()  # numbers, as NumPy writes them
-    bare = [part.strip("[]() \t\n") for part in re.split("[,;]", others)]
-    return [part[1:-1] for part in quoted] + [part for part in bare if part not in MISSING]
+    bare = [part.strip("[] \t\n") for part in re.split("[,;]", others)]
+    return [part[1:-1] for part in quoted] + [part for part in bare if part.strip("()") not in MISSING]
 
 
 def read_label(cell: str) -> str:

@@ -10,7 +10,8 @@ from stages.common.clip_tables import read_headers, read_rows, read_text
 from stages.common.errors import UserError
 from stages.common.extensions import EXTENSIONS, UNDECODABLE
 from stages.common.spelling import fold
-from stages.download.dataset.label_cells import as_text, list_names, read_label
+from stages.download.dataset.label_cells import as_text, is_binary, list_names, read_label
+from stages.download.dataset.parquet import UNREADABLE
 from stages.download.dataset.published import name_split
 
 KEY = "download.dataset"
@@ -21,7 +22,9 @@ LABEL_COLUMNS = (
 )
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 SAMPLE = 1000  # rows in which the column of files is looked for
-YES, NO = {"1", "1.0", "true"}, {"0", "0.0", "false", ""}  # cells of a column for one label
+YES = {"1", "1.0", "true", "yes"}  # cells of a column for one label
+NO = {"0", "0.0", "false", "no", "nan", "none", ""}
+MAX_PATH = 4096  # characters of a cell that can be a path
 
 
 class Columns(NamedTuple):
@@ -35,13 +38,15 @@ class Columns(NamedTuple):
 class Table(NamedTuple):
     """A table of labels.
 
-    path: as messages name it. folder: where it is in the data set; "" for the top, or if it is elsewhere.
+    path: as messages name it. folder: where it is in the data set; "" for the top, or if it is elsewhere. binary: the
+    columns with bytes, whose cells are left empty.
     """
 
     path: str
     folder: str
     header: list[str]
     rows: list[list[str]]
+    binary: frozenset[str] = frozenset()
 
 
 class Row(NamedTuple):
@@ -59,37 +64,47 @@ class Files:
     """
 
     def __init__(self, root: Path, paths: list[str]) -> None:
-        self.tops = {
-            tuple(map(fold, top.as_posix().strip("/").split("/"))) for top in (root.resolve(), root.absolute())
-        }
-        self.by_name: dict[str, list[str]] = {}
+        self.tops = {_fold_parts(top.as_posix().strip("/")) for top in (root.resolve(), root.absolute())}
+        # Parts of a path, with and without its extension -> paths: all parts, or the last ones. A search among the
+        # files of one name would be slow, because all clips may have the same name, in different folders.
+        self.complete: dict[tuple[str, ...], list[str]] = {}
+        self.ends: dict[tuple[str, ...], list[str]] = {}
         for path in paths:
             name = PurePosixPath(path)
             if name.suffix.lower() in EXTENSIONS | UNDECODABLE:
-                for key in {fold(name.name), fold(name.stem)}:
-                    self.by_name.setdefault(key, []).append(path)
+                *folders, file = _fold_parts(path)
+                for last in {file, fold(name.stem)}:
+                    parts = (*folders, last)
+                    self.complete.setdefault(parts, []).append(path)
+                    for start in range(len(parts)):
+                        self.ends.setdefault(parts[start:], []).append(path)
 
     def find(self, cell: str, folder: str) -> list[str]:
         """Return the paths of the files that a cell can mean. folder: of its table."""
         text = cell.replace("\\", "/")
-        name = fold(text.rpartition("/")[2])
-        if not name or name not in self.by_name:
+        if len(text) > MAX_PATH or text.rpartition("/")[2] in ("", ".", ".."):
             return []
-        absolute = text.startswith("/") or re.match("[A-Za-z]:/", text) is not None
-        beside = posixpath.normpath(text if absolute else posixpath.join(folder, text))
-        wanted = tuple(map(fold, posixpath.normpath(text).strip("/").split("/")))
-        if wanted[0] == "..":  # it may still be inside: ../audio/x.wav of a table in meta/
-            wanted = tuple(map(fold, beside.split("/")))
-        fits = [path for path in self.by_name[name] if self._ends_with(path, wanted, absolute)]
+        wanted = _fold_parts(posixpath.normpath(text).strip("/"))
+        if text.startswith("/") or re.match("[A-Za-z]:/", text):
+            return self._find_below(wanted, {len(top) for top in self.tops if wanted[: len(top)] == top})
+        beside = posixpath.normpath(posixpath.join(folder, text))
         # Of x.wav and a/x.wav, the cell x.wav means the file beside the table.
-        return [path for path in fits if beside in (path, str(PurePosixPath(path).with_suffix("")))] or fits
+        if near := self.complete.get(_fold_parts(beside)):
+            return [path for path in near if beside in (path, str(PurePosixPath(path).with_suffix("")))] or near
+        if wanted[0] == "..":  # it may still be inside: ../audio/x.wav of a table in meta/
+            wanted = _fold_parts(beside)
+        ends = self.ends.get(wanted, [])
+        tops = {n for top in self.tops for n in range(1, len(top) + 1) if wanted[:n] == top[-n:]}
+        below = self._find_below(wanted, tops)
+        return ends + below if below else ends
 
-    def _ends_with(self, path: str, wanted: tuple[str, ...], absolute: bool) -> bool:
-        """Return whether the folders of a path, with those above the data set, end as a cell says."""
-        folders = tuple(map(fold, path.split("/")[:-1]))
-        complete = [top + folders for top in self.tops]
-        above = wanted[:-1]
-        return any(top == above if absolute else top[len(top) - len(above) :] == above for top in complete)
+    def _find_below(self, wanted: tuple[str, ...], tops: set[int]) -> list[str]:
+        """Return the files of a cell that begins with folders above the data set. tops: their possible numbers."""
+        return [path for n in sorted(tops) for path in self.complete.get(wanted[n:], [])]
+
+
+def _fold_parts(path: str) -> tuple[str, ...]:
+    return tuple(map(fold, path.split("/")))
 
 
 def read_label_table(file: Path, path: str, folder: str = "") -> Table:
@@ -98,8 +113,9 @@ def read_label_table(file: Path, path: str, folder: str = "") -> Table:
     Raises:
         UserError: the file is missing or is no such table.
     """
+    binary: frozenset[str] = frozenset()
     if file.suffix.lower() in (".jsonl", ".json", ".parquet"):
-        header, rows = _read_records(file, path)
+        header, rows, binary = _read_records(file, path)
     else:
         text = read_text(f"{KEY}.table", str(file))
         headers = read_headers(text)
@@ -108,10 +124,10 @@ def read_label_table(file: Path, path: str, folder: str = "") -> Table:
         rows = read_rows(text, separator, f"{KEY}.table", path) if header else []
     if len(header) < 2 or not rows:
         raise UserError(f"{path} has no rows with a file and a label", key=f"{KEY}.table")
-    return Table(path, folder, header, [row + [""] * (len(header) - len(row)) for row in rows])
+    return Table(path, folder, header, [row + [""] * (len(header) - len(row)) for row in rows], binary)
 
 
-def _read_records(file: Path, path: str) -> tuple[list[str], list[list[str]]]:
+def _read_records(file: Path, path: str) -> tuple[list[str], list[list[str]], frozenset[str]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -119,14 +135,15 @@ def _read_records(file: Path, path: str) -> tuple[list[str], list[list[str]]]:
         if file.suffix.lower() == ".parquet":
             records: Any = pq.ParquetFile(file).read().to_pylist()
         else:
-            lines = file.read_text(encoding="utf-8").split("\n")
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
             records = [json.loads(line) for line in lines if line.strip()]
         header = list(dict.fromkeys(str(name) for record in records for name in record))
         rows = [[as_text(record.get(name)) for name in header] for record in records]
-    except (pa.lib.ArrowException, ValueError, AttributeError, TypeError, OSError, RecursionError) as error:
+        binary = frozenset(name for record in records for name, value in record.items() if is_binary(value))
+    except (pa.lib.ArrowException, RecursionError, *UNREADABLE) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} has no rows of names and values: {reason}", key=f"{KEY}.table") from None
-    return header, rows
+    return header, rows, binary
 
 
 def select_columns(table: Table, files: Files, columns: Columns) -> list[Row]:
@@ -148,6 +165,9 @@ def select_columns(table: Table, files: Files, columns: Columns) -> list[Row]:
     label = _first_column(table.header, LABEL_COLUMNS, file) if found["label"] is None else found["label"]
     if label is None:
         raise _no_labels(table, file)
+    if table.header[label] in table.binary:
+        message = f"column {table.header[label]} of {table.path} is binary; a label is text or a number"
+        raise UserError(message, key=f"{KEY}.label_column")
     split = _find_splits(table, file, label) if found["split"] is None else found["split"]
     rows = [Row(row[file], read_label(row[label]), "" if split is None else row[split]) for row in table.rows]
     used = [table.header[i] for i in (file, label, split) if i is not None]
@@ -158,18 +178,21 @@ def select_columns(table: Table, files: Files, columns: Columns) -> list[Row]:
 def _no_labels(table: Table, file: int) -> UserError:
     """Return the error for a table without a column that is known to have labels. file: its column of files."""
     taken = (file, _find_splits(table, file))
-    others = [i for i, name in enumerate(table.header) if name and i not in taken]
+    cells = [{row[i].lower() for row in table.rows} for i in range(len(table.header))]
+    others = [i for i, name in enumerate(table.header) if name and i not in taken and cells[i] != {""}]
     if not others:
         return UserError("it has no column of labels; add one, such as label", file=table.path)
-    flags = [i for i in others if {row[i].lower() for row in table.rows} <= YES | NO]
+    flags = [i for i in others if cells[i] <= YES | NO and cells[i] & YES]
     one_each = all(sum(row[i].lower() in YES for i in flags) == 1 for row in table.rows)
-    if len(flags) > 1 and (one_each or flags == others):
+    only_flags = all(cells[i] <= YES | NO for i in others)
+    choose = f"set {KEY}.label_column to one of: "
+    if len(flags) > 1 and (one_each or only_flags):
         names = list_names([table.header[i] for i in flags])
         message = f"it has a column for each label ({names}); replace them by one column, label, with the label's name"
-        return UserError(message, file=table.path)
-    names = list_names([table.header[i] for i in others if i not in flags or flags == others])
-    message = f"no column of {table.path} is known to have labels; set {KEY}.label_column to one of: {names}"
-    return UserError(message, key=f"{KEY}.label_column")
+        rest = [table.header[i] for i in others if i not in flags]
+        return UserError(message + (f", or {choose}{list_names(rest)}" if rest else ""), file=table.path)
+    names = list_names([table.header[i] for i in others])
+    return UserError(f"no column of {table.path} is known to have labels; {choose}{names}", key=f"{KEY}.label_column")
 
 
 def _find_column(header: list[str], name: str | None) -> int | None:

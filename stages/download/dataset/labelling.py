@@ -57,6 +57,8 @@ def find_labels(root: Path, paths: list[str], table: str | None, columns: Column
                 raise
             unused[path] = error
     has_labels, placed = _has_folder_labels(paths), _label_by_splits(paths)
+    if listed and unused and not has_labels:  # the clips of the other tables alone would be a part of the data set
+        raise next(iter(unused.values()))
     if listed or has_labels or placed:
         unused = _report_unused(unused)
     used = find_inside(root, table, paths) if table is not None else [one.path for one, _ in listed]

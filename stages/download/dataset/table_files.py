@@ -28,7 +28,7 @@ def open_table(root: Path, table: str) -> Table:
     file = find_table(root, table)
     inside = file.resolve().is_relative_to(root.resolve())
     folder = file.resolve().parent.relative_to(root.resolve()).as_posix() if inside else ""
-    return read_label_table(file, table, folder.strip("."))
+    return read_label_table(file, table, "" if folder == "." else folder)
 
 
 def find_inside(root: Path, table: str, paths: list[str]) -> list[str]:

@@ -39,6 +39,16 @@ from stages.download.dataset.label_cells import list_labels, list_names, read_la
         ("{Deep House}", ["{Deep House}"]),
         ('["it\'s", "low"]', ["it's", "low"]),
         ("[" * 90_000 + "]", []),
+        ("('a', 'b')", ["a", "b"]),
+        ("[('a',)]", ["a"]),
+        ("[['a'], ['b']]", ["a", "b"]),
+        ("['[Live]']", ["[Live]"]),
+        ("[a] b [c]", ["[a] b [c]"]),
+        ("[it's] b [that's]", ["[it's] b [that's]"]),
+        ("[x (y)]", ["x (y)"]),
+        ("('Til Dawn')", ["('Til Dawn')"]),
+        ("('Til Dawn', live)", ["('Til Dawn', live)"]),
+        ('["a "]', ["a"]),
     ],
 )
 def test_list_labels(cell: str, labels: list[str]) -> None:

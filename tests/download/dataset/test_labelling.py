@@ -1,17 +1,20 @@
 """Labels by tables and by folders of splits. The files are empty: only their paths are read."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import user_error
 
 from stages.common.errors import UserError
 from stages.download.dataset.folder_clips import FolderClips
 from stages.download.dataset.folders import list_files
-from stages.download.dataset.label_tables import Columns
+from stages.download.dataset.label_tables import Columns, Files
 from stages.download.dataset.labelling import Labelling, find_labels, require_labels
 
 ANY = Columns(None, None, None)
@@ -164,6 +167,20 @@ def test_name_of_two_files(root: Path) -> None:
     assert find(root, "t.csv").labels == {"1.wav": "a", "y/2.wav": "b"}
 
 
+def test_many_files_of_one_name(root: Path) -> None:
+    paths = [f"{number}/wav/audio.wav" for number in range(3000)]
+    files = Files(root, [*paths, *(f"b/{path}" for path in paths[1:])])
+    start = time.monotonic()
+    for path in paths[1:]:
+        assert files.find(path, "") == files.find(f"../{path}", "meta") == files.find(f"{root}/{path}", "") == [path]
+        assert files.find(path.upper(), "") == [path]
+        assert files.find(path, "meta") == [path, f"b/{path}"]
+        assert len(files.find("audio", "")) == 5999
+    assert files.find("clips/0/wav/audio", "meta") == paths[:1]
+    assert files.find("a/" * 3000 + "audio.wav", "") == []
+    assert time.monotonic() - start < 5
+
+
 def test_repeated_row_and_empty_label(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(root, "1.wav 2.wav 3.wav", t="file,label\n1.wav,a\n1.wav,a\n2.wav,b\n3.wav,\n,\n")
     found = find(root, "t.csv")
@@ -228,16 +245,61 @@ def test_other_columns_beside_those_for_each_label(root: Path) -> None:
     assert "a column for each label (angry, happy)" in fetch(root).message
     rows = [{**row, "angry": 1, "happy": 1} for row in rows]
     write_rows(root, "metadata.csv", rows)
-    assert fetch(root).message.endswith("to one of: seconds")
+    assert fetch(root).message.endswith("to one of: seconds, angry, happy")
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "message"),
+    [
+        ("sick,speaker", ["0,x", "1,y"], "label_column to one of: sick, speaker"),
+        ("sick,notes", ["0,", "1,"], "label_column to one of: sick"),
+        ("sick,notes", ["no,nan", "yes,None"], "label_column to one of: sick, notes"),
+        ("sick,well,notes", ["no,yes,", "yes,no,"], "for each label (sick, well); replace them by one column, "),
+        ("sick,well,notes", ["0,1,", "1,1,"], "for each label (sick, well); replace them by one column, "),
+        ("sick,well,mood", ["0,1,x", "1,0,y"], "name, or set download.dataset.label_column to one of: mood"),
+    ],
+)
+def test_possible_columns_of_labels(root: Path, header: str, rows: list[str], message: str) -> None:
+    lines = [f"file_name,{header}", *(f"{n}.wav,{row}" for n, row in enumerate(rows))]
+    write(root, "0.wav 1.wav", metadata="\n".join(lines))
+    error = fetch(root).message
+    assert message in error
+    assert error.endswith(message) or message.endswith(", ")
 
 
 def test_unusable_metadata_in_folders_of_splits(root: Path) -> None:
     for split in ("train", "test"):
         (root / split).mkdir()
-        write_rows(root / split, "metadata.csv", [{"file_name": "1.wav", "low": 1, "high": 0}])
+        rows = [{"file_name": f"{n}.wav", "low": n, "high": 1 - n} for n in range(2)]
+        write_rows(root / split, "metadata.csv", rows)
     error = fetch(root)
     assert str(error.file).endswith("metadata.csv")
     assert "a column for each label (low, high)" in error.message
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (b'file_name,label\n0.wav,"a\n', "metadata.csv"),
+        (b"file_name,label\n0.wav,\xe9\n", "is not UTF-8"),
+        (b"file_name,low,high\n0.wav,1,0\n1.wav,0,1\n2.wav,1,0\n", "a column for each label (low, high)"),
+        (b"file_name,kind\n0.wav,a\n1.wav,b\n2.wav,a\n", "label_column to one of: kind"),
+    ],
+)
+def test_fault_in_one_of_several_tables(root: Path, table: bytes, message: str) -> None:
+    for split in ("train", "test"):
+        (root / split).mkdir()
+        write_rows(root / split, "metadata.csv", [{"file_name": f"{n}.wav", "label": "ab"[n % 2]} for n in range(3)])
+    (root / "train/metadata.csv").write_bytes(table)
+    error = fetch(root)
+    assert "train/metadata.csv" in str(error)
+    assert message in str(error)
+
+
+def test_other_files_need_no_table(root: Path) -> None:
+    write(root, "test/0.wav", train__metadata="file_name,label\n0.wav,a\n1.wav,b\n")
+    write(root, "train/0.wav train/1.wav")
+    assert find(root).ignored == [("test/0.wav", "not in train/metadata.csv")]
 
 
 def test_mapping_instead_of_a_label(root: Path) -> None:
@@ -275,6 +337,43 @@ def test_table_outside_of_the_folder(root: Path) -> None:
     write(root, "1.wav 2.wav t.csv")
     (root.parent / "t.csv").write_text("file,label\n1.wav,a\n2.wav,b\n")
     assert find(root, str(root.parent / "t.csv")).used == []
+
+
+def test_dot_at_the_end_of_the_folder_of_a_table(root: Path) -> None:
+    write(root, "Vol.1./1.wav Vol.1./2.wav audio/1.wav")
+    (root / "Vol.1./t.csv").write_text("file,label\n1.wav,a\n2.wav,b\n")
+    assert find(root, "Vol.1./t.csv").labels == {"Vol.1./1.wav": "a", "Vol.1./2.wav": "b"}
+
+
+def test_spaces_and_byte_order_mark_of_json_lines(root: Path) -> None:
+    labels = {"1.wav": "a", "2.wav": "a ", "3.wav": " "}
+    lines = [json.dumps({"file_name": name, "label": label}) for name, label in labels.items()]
+    write(root, " ".join(labels))
+    (root / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8-sig")
+    found = find(root)
+    assert found.labels == {"1.wav": "a", "2.wav": "a"}
+    assert found.rejected == [("3.wav", "no label in metadata.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("unit", "zone", "value"), [("s", None, 2**50), ("us", None, -(2**62)), ("s", "UTC", 2**40), ("us", "Mars/Base", 0)]
+)
+def test_times_that_python_cannot_read(root: Path, unit: str, zone: str | None, value: int) -> None:
+    write(root, "1.wav")
+    when = pa.array([value], pa.timestamp(unit, zone))
+    pq.write_table(pa.table({"file_name": ["1.wav"], "label": ["a"], "when": when}), root / "metadata.parquet")
+    assert "metadata.parquet has no rows of names and values" in fetch(root).message
+
+
+@pytest.mark.parametrize("label", [b"a", [b"a"]])
+def test_binary_labels(root: Path, label: Any) -> None:
+    write(root, "1.wav")
+    pq.write_table(pa.table({"file_name": ["1.wav"], "label": [label]}), root / "metadata.parquet")
+    error = fetch(root)
+    assert error.key == "download.dataset.label_column"
+    assert "column label of metadata.parquet is binary" in error.message
+    pq.write_table(pa.table({"file_name": ["1.wav"], "label": ["a"], "cover": [label]}), root / "metadata.parquet")
+    assert find(root).labels == {"1.wav": "a"}
 
 
 @pytest.mark.parametrize(
