@@ -80,7 +80,7 @@ def describe(config: dict[str, Any]) -> ModelType:
 def count_layers(config: dict[str, Any]) -> int | None:
     """Return the number of layers of the base model, or None if it is not known. config: the content of config.json."""
     numbers = [config.get(key) for key in ("num_hidden_layers", "encoder_layers")]
-    return max((number for number in numbers if isinstance(number, int)), default=describe(config).layers)
+    return max((number for number in numbers if type(number) is int), default=describe(config).layers)
 
 
 def count_frames(config: dict[str, Any], seconds: float | None) -> int | None:

@@ -57,13 +57,14 @@ def find_contradictions(content: dict[str, Any]) -> tuple[list[UserError], dict[
     Returns:
         An error for each problem, and the valid sections by name.
     """
-    problems = []
+    problems, missing = [], set(SECTIONS) - set(content)
     for name in [name for name in content if name not in SECTIONS]:
-        near = difflib.get_close_matches(str(name), set(SECTIONS) - set(content), n=1)
+        near = difflib.get_close_matches(str(name), missing, n=1)
         advice = f", did you mean {near[0]}?" if near else f"; remove it, the sections are {', '.join(SECTIONS)}"
         problems.append(UserError(f"unknown section{advice}", key=str(name)))
         if near:
             content[near[0]] = content.pop(name)
+            missing.remove(near[0])
     sections: dict[str, Any] = {}
     for name in SECTIONS:
         try:
@@ -90,6 +91,8 @@ def _find_unsupported(content: dict[str, Any], sections: dict[str, Any]) -> Iter
         config = read_config(BASE)
     if encode := sections.get("resample_encode"):
         config |= {key: value for key, value in encode.feature_extractor.items() if key == "sampling_rate"}
+        seconds = getattr(getattr(sections.get("download"), "dataset", None), "seconds", encode.max_seconds)
+        config["max_seconds"] = min(seconds, encode.max_seconds)
     if is_known(config):
         for section in sections.values():
             yield from section.find_unsupported(config)

@@ -74,7 +74,9 @@ def _explain(section: str, node: Any, schema: Any, detail: Any) -> UserError:
     if kind == "missing":
         return UserError("missing; add it", key=where)
     if kind in ("model_type", "model_attributes_type"):
-        return UserError(f"must be a mapping, got {SHORT.repr(value)}; see presets/ for complete files", key=where)
+        known = [name for model in _models_at(schema, detail["loc"]) for name in model.model_fields]
+        keys = f"with keys such as {', '.join(known[:3])}" if 0 < len(known) <= FEW else "; see presets/"
+        return UserError(f"must be a mapping {keys}, got {SHORT.repr(value)}".replace(" ;", ";"), key=where)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         source = value.get("source") if isinstance(value, dict) else None
         known = [get_args(model.model_fields["source"].annotation)[0] for model in _models_at(schema, detail["loc"])]

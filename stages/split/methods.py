@@ -44,9 +44,12 @@ def select_grouped(rows: np.ndarray, share: float, seed: int, labels: np.ndarray
     # With few clips, the folds are coarser.
     finest = min(FINEST_FOLD, len(set(groups[rows])), int(np.unique(labels[rows], return_counts=True)[1].max()))
     folds = Fraction(share).limit_denominator(finest)
+    if finest < 2:
+        raise ValueError(f"{len(rows)} clips are in one group, or of labels with one clip each, and cannot be cut")
     if not 0 < folds < 1:
-        limits = f"1/{finest} and {finest - 1}/{finest}"
-        raise ValueError(f"a share of {share:.3g} of {len(rows)} clips must lie between {limits}")
+        low, high = len(rows) / finest, len(rows) * (finest - 1) / finest
+        wanted = f"{share * len(rows):.0f} of {len(rows)} clips cannot be selected"
+        raise ValueError(f"{wanted}, only about {low:.0f} to {high:.0f} of them")
     parts = cut_folds(rows, folds.denominator, seed, labels, groups)
     # Large groups make uneven folds; those with the most even labels come first.
     parts.sort(key=lambda part: _imbalance(labels[part], labels[rows], folds.denominator))
@@ -66,9 +69,12 @@ def cut_folds(rows: np.ndarray, folds: int, seed: int, labels: np.ndarray, group
     """Cut rows into stratified folds; no group spans two folds."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    number = len(set(groups[rows]))
+    number, largest = len(set(groups[rows])), int(np.unique(labels[rows], return_counts=True)[1].max())
     if number < folds:
-        raise ValueError(f"{number} groups cannot be cut into {folds} folds")
+        kind = "clips" if number == len(rows) else "groups"
+        raise ValueError(f"{number} {kind} cannot be cut into {folds} folds")
+    if largest < folds:
+        raise ValueError(f"{folds} folds, but no label has more than {largest} clips")
     folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # Some folds may have no clip of a rare label; metrics/split.json has the counts.
@@ -119,14 +125,15 @@ def _select(
     return METHODS[params.method](rows, share / whole, params.seed, labels, groups)
 
 
-def explain_few(share: float, whole: float, clips: int, labels: int) -> str | None:
+def explain_few(share: float, whole: float, clips: int, labels: int, most: float = 1.0) -> str | None:
     """Return why so few clips cannot be stratified, or None if they can: each label needs a clip on both sides.
 
     Args:
         share: of all clips, to be selected. whole: share of all clips that are there to select from.
-        clips: number of these. labels: number of their labels.
+        clips: number of these. labels: number of their labels. most: advise no larger share.
     """
-    possible = [n / 1000 for n in range(1, 1000) if labels <= _count(n / 1000, whole, clips) <= clips - labels]
+    shares = [n / 1000 for n in range(1, 1000) if n / 1000 < most]
+    possible = [one for one in shares if labels <= _count(one, whole, clips) <= clips - labels]
     selected = _count(share, whole, clips)
     if labels <= selected <= clips - labels:
         return None
@@ -159,18 +166,19 @@ def add_validation(split: np.ndarray, labels: np.ndarray, groups: np.ndarray, pa
     train, listed = np.flatnonzero(split == "train"), sum(name is not None for name in split)
     if "validation" in split or not params.validation_size or not len(train):
         return split
+    reason = "each label keeps a train clip"
     try:
         chosen = select_grouped(train, params.validation_size * listed / len(train), params.seed, labels, groups)
-    except ValueError:
-        chosen = train[:0]
+    except ValueError as error:
+        chosen, reason = train[:0], str(error)
     for label in np.unique(labels[train]):
         rows = train[labels[train] == label]
         if np.isin(rows, chosen).all():
-            chosen = chosen[~np.isin(groups[chosen], groups[rows])]
+            chosen = chosen[groups[chosen] != groups[rows[0]]]
     if not len(chosen):
         raise UserError(
             f"{params.validation_size:g} of {listed} clips cannot be cut from the {len(train)} train clips of the "
-            "published split; set another share, or 0 to train on all of them",
+            f"published split ({reason}); set 0 to train on all of them, or another share",
             key="split.validation_size",
         )
     print(

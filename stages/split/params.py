@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,8 +85,9 @@ class SplitParams(Section):
     def _check_patterns(cls, groups: dict[str, str]) -> dict[str, str]:
         for name, pattern in groups.items():
             try:
-                brackets = re.compile(pattern).groups
-            except re.error as error:
+                with warnings.catch_warnings(action="ignore"):
+                    brackets = re.compile(pattern).groups
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"{name}: no regular expression: {error}") from None
             if brackets != 1:
                 raise ValueError(f"{name}: needs one pair of brackets around the value, such as ^([a-z]+)_")
@@ -94,7 +96,9 @@ class SplitParams(Section):
     def find_conflicts(self, sections: dict[str, Any]) -> Iterator[UserError]:
         """Check the keys against each other."""
         if self.method != "published" and self.test_share + self.validation_share >= 1:
-            yield UserError("test and validation leave nothing to train on", key="split.validation_size")
+            shares = f"test ({self.test_share:.3g}) and validation ({self.validation_share:.3g})"
+            message = f"{shares} leave nothing to train on; set one of them lower"
+            yield UserError(message, key="split.validation_size")
         else:
             yield from self._find_few_clips(sections)
         for key in ("groups", "name_groups"):
@@ -114,9 +118,16 @@ class SplitParams(Section):
         dataset = getattr(sections.get("download"), "dataset", None)
         clips, labels = getattr(dataset, "clip_counts", (0, 0))
         unchanged = dataset and not (dataset.background or dataset.corrections)
-        if not unchanged or not clips or self.method != "stratified" or self.folds:
+        if not unchanged or not clips or self.method != "stratified":
             return
-        if problem := explain_few(self.test_size, 1, clips, labels):
+        for key in ("folds", "validation_folds"):
+            number = getattr(self, key)
+            if number and number > clips // labels:
+                message = f"{number}, but a label has {clips // labels} clips; set it lower, or add clips"
+                yield UserError(message, key=f"split.{key}")
+        if self.folds:  # these leave about this number of clips, not exactly
+            return
+        if problem := explain_few(self.test_size, 1, clips, labels, 1 - self.validation_share):
             yield UserError(problem, key="split.test_size")
         elif self.validation_size and not self.validation_folds:
             rest = clips - math.ceil(self.test_share * clips)

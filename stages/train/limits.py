@@ -57,7 +57,9 @@ def _find_wrong_masks(params: "TrainParams", config: dict[str, Any]) -> Iterator
     if params.spec_augment:
         masks |= params.spec_augment.model_dump() | {"apply_spec_augment": True}
     channels = numbers.get("hidden_size", describe(config).hidden_size)
-    for axis, size in (("time", count_frames(config, params.window_seconds)), ("feature", channels)):
+    longest = [seconds for seconds in (params.window_seconds, numbers.get("max_seconds")) if seconds]
+    frames = count_frames(config, min(longest, default=None))
+    for axis, size in (("time", frames), ("feature", channels)):
         length = masks[f"mask_{axis}_length"]
         used = masks["apply_spec_augment"] and masks[f"mask_{axis}_prob"] > 0
         if used and size is not None and not 1 <= length <= size:
@@ -68,9 +70,9 @@ def refuse_mask(params: "TrainParams", axis: str, length: float, size: float) ->
     """Return the error for masks of a length from params or from the base model. axis: time or feature."""
     whole = "a window" if params.window_seconds else "the longest clip of a batch"
     unit, whole = ("frames", whole) if axis == "time" else ("channels", "the base model")
-    message = f"masks of {length:g} {unit}, but {whole} has {size:g}"
-    if params.spec_augment:
-        return UserError(f"{message}; set 1 to {size:g}", key=f"train.spec_augment.mask_{axis}_length")
+    message = f"masks of {length!s:.20} {unit}, but {whole} has {size!s:.20}"
+    if params.spec_augment and size >= 1:
+        return UserError(f"{message}; set 1 to {size!s:.20}", key=f"train.spec_augment.mask_{axis}_length")
     return UserError(f"{message}; set {{mask_{axis}_prob: 0}} to mask nothing", key="train.spec_augment")
 
 

@@ -200,8 +200,8 @@ class TrainParams(Section):
                 key="train.freeze",
             )
         if self.augment:
-            message = f"it changes the input of the {part}, whose output is cached; set it to null"
-            yield UserError(message, key="train.augment")
+            message = f"it changes the input of the {part}, whose output is cached; set it to null, or "
+            yield UserError(message + "resample_encode.cache: input", key="train.augment")
         if part not in AVERAGED:
             return
         if self.window_seconds:

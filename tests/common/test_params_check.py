@@ -87,9 +87,10 @@ def test_conflict(folder: Path, values: dict[str, Any], key: str) -> None:
         ("train.layers", "weigthed", "must be 'last' or 'weighted', or a valid integer, got 'weigthed'"),
         ("train.layers", 0, "must be 'last' or 'weighted', or greater than or equal to 1, got 0"),
         ("train.layers", [1], "must be 'last' or 'weighted', or a valid integer, got [1]"),
-        ("train", 5, "must be a mapping, got 5; see presets/ for complete files"),
-        ("train", None, "must be a mapping, got None; see presets/ for complete files"),
-        ("download", [], "must be a mapping, got []; see presets/ for complete files"),
+        ("train", 5, "must be a mapping; see presets/, got 5"),
+        ("train", None, "must be a mapping; see presets/, got None"),
+        ("download", [], "must be a mapping with keys such as dataset, model, got []"),
+        ("train.lora", 8, "must be a mapping with keys such as r, lora_alpha, lora_dropout, got 8"),
         ("train.processes", "all", "must be a valid integer, or 'auto', got 'all'"),
         (
             "resample_encode.feature_extractor.x",

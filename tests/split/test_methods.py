@@ -139,8 +139,13 @@ def test_random_needs_clips(labels: dict[str, int]) -> None:
 def test_grouped_share_has_limits(numbers: dict[str, int], test_size: float, finest: int) -> None:
     error = assignment_error(repeat_labels(numbers), method="grouped", test_size=test_size)
     assert error.key == "split.test_size"
-    assert f"a share of {test_size:.3g} of" in str(error)
-    assert f"between 1/{finest} and {finest - 1}/{finest}; or add clips" in str(error)
+    low, high = (sum(numbers.values()) * part / finest for part in (1, finest - 1))
+    assert f"only about {low:.0f} to {high:.0f} of them; or add clips" in str(error)
+
+
+def test_one_group_cannot_be_cut() -> None:
+    error = assignment_error(repeat_labels({"a": 10, "b": 10}), np.zeros(20, int), method="grouped")
+    assert "20 clips are in one group" in str(error)
 
 
 def test_grouped_share_rounds_to_fold() -> None:
@@ -155,12 +160,13 @@ def test_folds_need_groups() -> None:
     assert "20 groups cannot be cut into 30" in str(
         assignment_error(repeat_labels({"a": 20, "b": 20}), groups, method="grouped", folds=30)
     )
-    assert "40 groups cannot be cut into 50" in str(assignment_error(repeat_labels({"a": 20, "b": 20}), folds=50))
+    assert "40 clips cannot be cut into 50" in str(assignment_error(repeat_labels({"a": 20, "b": 20}), folds=50))
 
 
 def test_folds_need_clips_per_label() -> None:
     error = assignment_error(repeat_labels({"a": 10, "b": 10}), folds=15)
     assert error.key == "split.folds"
+    assert "15 folds, but no label has more than 10 clips" in str(error)
     assert str(error).endswith("set it lower, or add clips")
 
 
@@ -202,14 +208,14 @@ def test_two_clips_can_be_stratified() -> None:
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_grouped_share_needs_a_fold(share: float) -> None:
     labels = np.array(["a", "b"] * 40)
-    with pytest.raises(ValueError, match="a share of 0"):
+    with pytest.raises(ValueError, match="only about 4 to 76 of them"):
         METHODS["grouped"](np.arange(80), share, 0, labels, np.arange(80))
 
 
 def test_few_groups_make_coarse_folds() -> None:
     labels, groups = np.array(["a", "b"] * 40), np.arange(80) // 20
     assert len(METHODS["grouped"](np.arange(80), 0.25, 0, labels, groups)) == 20
-    with pytest.raises(ValueError, match="1/4"):
+    with pytest.raises(ValueError, match="only about 20 to 60 of them"):
         METHODS["grouped"](np.arange(80), 0.05, 0, labels, groups)
 
 

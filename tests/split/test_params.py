@@ -19,9 +19,9 @@ def find_problem(values: dict[str, Any]) -> UserError:
 @pytest.mark.parametrize(
     ("values", "key", "fact"),
     [
-        ({"split.test_size": 0.6, "split.validation_size": 0.5}, "split.validation_size", "nothing to train on"),
-        ({"split.folds": 2, "split.validation_size": 0.5}, "split.validation_size", "nothing to train on"),
-        ({"split.folds": 5, "split.fold": 5}, "split.fold", "below 5"),
+        ({"split.test_size": 0.6, "split.validation_size": 0.5}, "split.validation_size", "leave nothing to train on"),
+        ({"split.folds": 2, "split.validation_size": 0.5}, "split.validation_size", "leave nothing to train on"),
+        ({"split.folds": 4, "split.fold": 4}, "split.fold", "below 4"),
         ({"split.fold": 1}, "split.fold", "set folds too"),
         ({"split.folds": 5, "split.method": "random"}, "split.folds", "stratified or grouped, not random"),
         (
@@ -45,7 +45,16 @@ def find_problem(values: dict[str, Any]) -> UserError:
             "split.validation_size",
             "fewer than the 10 labels; set 0, or add clips",
         ),
-        ({"download.dataset.clips_per_label": 1}, "split.test_size", "fewer than the 10 labels; add clips"),
+        ({"download.dataset.clips_per_label": 1}, "split.test_size", "10 labels; add clips"),
+        ({"split.folds": 5}, "split.folds", "5, but a label has 4 clips; set it lower"),
+        ({"split.validation_folds": 5}, "split.validation_folds", "5, but a label has 4 clips"),
+        (
+            {"split.test_size": 0.1, "split.validation_size": 0.8},
+            "split.test_size",
+            "fewer than the 10 labels; add clips",
+        ),
+        ({"split.name_groups": {"speaker": "(a{99999999999})"}}, "split.name_groups", "no regular expression"),
+        ({"split.name_groups": {"speaker": "(?:" * 3000 + "(a)" + ")" * 3000}}, "split.name_groups", "no regular"),
         ({"split.groups": {"recording": "params.yaml"}}, "split.groups", "recording is reserved"),
         ({"split.groups": {"clip": "params.yaml"}}, "split.groups", "clip is reserved"),
         ({"split.method": "published"}, "split.published", "the columns clip and split"),

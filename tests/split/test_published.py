@@ -119,7 +119,7 @@ def test_validation_cannot_be_cut_from_train(workspace: Path, train: int, artist
     published = {clip: "train" if int(clip[-5:]) < train else "test" for clip in clips["clip"]}
     error = user_error(lambda: run_published(published, validation_size=share, groups=groups))
     assert error.key == "split.validation_size"
-    assert "or 0 to train on all" in str(error)
+    assert "set 0 to train on all of them" in str(error)
     assert not Path("data/splits.csv").exists()
     run_published(published, validation_size=0, groups=groups)
 
@@ -135,3 +135,13 @@ def test_each_label_keeps_a_train_clip(workspace: Path) -> None:
     trained = splits.loc[splits["split"] == "train", "label"]
     assert set(trained) == set(sizes) | {"b"}
     assert (splits["split"] == "validation").sum() > 20
+
+
+def test_few_clips_of_each_label_give_validation_clips(workspace: Path) -> None:
+    """A label of which all groups were chosen gets one of them back, not all."""
+    sizes = dict(zip("abcdefgh", (16, 12, 12, 6, 5, 4, 4, 3)))
+    clips = number_clips(sizes | {"z": 1})
+    write_raw(clips)
+    splits = run_published(dict.fromkeys(clips["clip"], "train") | {"a.00000": "test"}, validation_size=0.3)
+    assert (splits["split"] == "validation").sum() == pytest.approx(0.3 * len(splits), abs=5)
+    assert set(splits.loc[splits["split"] == "train", "label"]) == set(sizes) | {"z"}

@@ -110,6 +110,7 @@ def test_check_refuses_what_the_stages_refuse(
         ({}, {"mask_time_prob": 0.1, "mask_time_length": 10}, "train.spec_augment.mask_time_length"),
         ({}, {"mask_time_prob": 0.0, "mask_time_length": 10}, None),
         ({"apply_spec_augment": True, "mask_time_length": 0}, None, "train.spec_augment"),
+        ({"apply_spec_augment": True, "mask_time_length": 10**400}, None, "train.spec_augment"),
         ({"mask_time_length": float("inf")}, {}, None),
         (
             {"apply_spec_augment": True, "mask_time_length": float("nan"), "mask_time_prob": "x"},
@@ -131,9 +132,20 @@ def test_masks_longer_than_a_window(
     assert list(found) == ([key] if key else [])
     if key:
         assert " frames, but a window has 9" in found[key]
-    if model.get("mask_time_length") != 0:
+    if model.get("mask_time_length") not in (0, 10**400):
         set_params(folder, {"resample_encode.feature_extractor": {"sampling_rate": 24_000}})
         check_params("split")
+
+
+def test_masks_longer_than_the_longest_clip(folder: Path) -> None:
+    write_tiny_model("wav2vec2")
+    change_config(**{name: list(values) for name, values in CONVOLUTIONS.items()}, conv_dim=[8] * 7)
+    set_params(folder, FOLDER | PLAIN | {"train.spec_augment": {"mask_time_length": 50}})
+    check_params("split")
+    set_params(folder, {"resample_encode.max_seconds": 1})
+    [(key, message)] = problems(lambda: check_params("split")).items()
+    assert key == "train.spec_augment.mask_time_length"
+    assert "50 frames, but the longest clip of a batch has 49; set 1 to 49" in message
 
 
 def test_masks_of_the_base_model_longer_than_its_features(folder: Path) -> None:

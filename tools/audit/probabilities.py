@@ -117,7 +117,11 @@ def cross_validate(clips: pd.DataFrame, features: np.ndarray, groups: np.ndarray
     labels, given = np.unique(clips["label"].to_numpy(dtype=str), return_inverse=True)
     rows = np.arange(len(clips))
     probabilities = np.zeros((len(rows), len(labels)))
-    for test in cut_folds(rows, folds, 0, clips["label"].to_numpy(), groups):
+    try:
+        parts = cut_folds(rows, folds, 0, clips["label"].to_numpy(), groups)
+    except ValueError as error:
+        raise UserError(f"{error}; set --folds lower, or add clips") from None
+    for test in parts:
         train = np.setdiff1d(rows, test)
         lost = ", ".join(labels[np.setdiff1d(given, given[train])])
         if len(set(given[train])) < 2:

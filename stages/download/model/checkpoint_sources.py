@@ -24,6 +24,8 @@ from stages.download.model.config_changes import change_config
 
 CONFIGS = ["config.json", *PREPROCESSORS]
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
+# What HubertModel raises for values that do not fit.
+WRONG_CONFIG = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 OLD_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
 
 
@@ -56,8 +58,9 @@ class RandomWeights(Section):
         torch.manual_seed(self.seed)
         try:
             model = HubertModel(HubertConfig(**self.config))
-        except (TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
-            raise UserError(" ".join(str(error).split()), key="download.model.config") from None
+        except (*WRONG_CONFIG, StrictDataclassError) as error:
+            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise UserError(message, key="download.model.config") from None
         model.save_pretrained(folder)
         Wav2Vec2FeatureExtractor(sampling_rate=self.sampling_rate).save_pretrained(folder)
         name = "HuBERT with random weights"

@@ -39,8 +39,11 @@ def test_random_weights(workspace: Path) -> None:
     [
         ({"hidden_sise": 8}, "download.model.config.hidden_sise"),
         ({"hidden_size": 10, "num_attention_heads": 3}, "download.model.config"),
+        ({"num_attention_heads": 0}, "download.model.config"),
+        ({"hidden_act": "zzz"}, "download.model.config"),
+        ({"id2label": 5}, "download.model.config"),
     ],
-    ids=["unknown-key", "invalid-value"],
+    ids=["unknown-key", "invalid-value", "zero", "no-function", "no-labels"],
 )
 def test_invalid_config_of_random_weights(workspace: Path, config: dict[str, Any], key: str) -> None:
     set_params(workspace, {"download.model.config": config})
