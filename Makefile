@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 # pip compiles nothing, which saves a minute; Python must then keep what it compiles.
 IN_VENV := PYTHONDONTWRITEBYTECODE= PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
-# More processes than cores, because many tests wait for other processes. torch's threads must not spin while they wait for a core.
-PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive pytest -n 4
+# More processes than cores, because many tests wait for other processes. torch has one thread in each of them, as more
+# would wait for each other, and threads must not spin while they wait for a core.
+PYTEST = $(IN_VENV) OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 pytest -n 4
 
 .PHONY: repro demo verify test test-all test-fast coverage lint presets bench setup help
 

@@ -110,7 +110,7 @@ def test_stage_ends_with_dvc(workspace: Path) -> None:
 @pytest.mark.slow
 def test_ignored_signals_stay_ignored(workspace: Path) -> None:
     """For example SIGHUP after nohup."""
-    set_params(Path(), {"download.dataset.clips_per_label": 2})
+    set_params(Path(), {"download.dataset.clips_per_label": 4})
     command = ["nohup", sys.executable, "-m", "stages.download", "dataset"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stage:
         wait_for(PARTIAL.exists)

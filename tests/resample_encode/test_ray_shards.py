@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from fakes.fork_server import make_python
 from helpers import ROOT, digests, error_of
 from resample_encode.test_resample_encode import prepare, rewrite_clip
 
@@ -70,9 +70,9 @@ def test_error_of_a_task_names_the_clip(
 
 def test_nothing_imports_ray_without_an_address() -> None:
     modules = "stages.resample_encode.encoder, stages.train.ranks, stages.train.training"
-    code = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
+    code = f"import sys, {modules}; sys.exit(int('ray' in sys.modules))"
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
+    subprocess.run([make_python() / "python", "-c", code], cwd=ROOT, env=env, check=True)
 
 
 def test_no_cluster_at_the_address(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -293,6 +293,7 @@ def test_rejected_background_is_correct() -> None:
     assert make_title(np.array([0.1, 0.8, 0.1]), labels, answering, "noise") == "rock – wrong, the label is noise"
 
 
+@pytest.mark.rare
 def test_space_in_its_own_folder(finished: Path, tmp_path: Path, recordings: SimpleNamespace) -> None:
     folder = tmp_path / "space"
     shutil.copytree(finished / "models/space", folder)
