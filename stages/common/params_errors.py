@@ -45,9 +45,11 @@ def _join_alternatives(node: Any, details: list[Any]) -> list[Any]:
     """
     joined: dict[Any, Any] = {}
     for number, detail in enumerate(details):
-        where = tuple(drop_tags(node, detail["loc"]))[:-1]
-        is_whole = detail["loc"] in ((), ("[key]",)) or detail["loc"][-1] == "[key]"
-        if is_whole or detail["type"] == "missing" or _value_at(node, where) is not detail["input"]:
+        location = drop_tags(node, detail["loc"]) or [None]
+        where, last = tuple(location[:-1]), location[-1]
+        # The last part is not a type's name if it is None, for the section itself, or [key], for a key that is no text.
+        is_one = last in (None, "[key]") or detail["type"] == "missing"
+        if is_one or _value_at(node, where) is not detail["input"]:
             joined[number] = detail
             continue
         expected = joined.setdefault(where, {**detail, "type": "union", "loc": where, "expected": []})["expected"]
@@ -75,8 +77,8 @@ def _explain(section: str, node: Any, schema: Any, detail: Any) -> UserError:
         return UserError("missing; add it", key=where)
     if kind in ("model_type", "model_attributes_type"):
         known = [name for model in _models_at(schema, detail["loc"]) for name in model.model_fields]
-        keys = f"with keys such as {', '.join(known[:3])}" if 0 < len(known) <= FEW else "; see presets/"
-        return UserError(f"must be a mapping {keys}, got {SHORT.repr(value)}".replace(" ;", ";"), key=where)
+        keys = f" with keys such as {', '.join(known[:3])}" if 0 < len(known) <= FEW else "; see presets/"
+        return UserError(f"must be a mapping{keys}, got {SHORT.repr(value)}", key=where)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         source = value.get("source") if isinstance(value, dict) else None
         known = [get_args(model.model_fields["source"].annotation)[0] for model in _models_at(schema, detail["loc"])]

@@ -111,6 +111,12 @@ def test_value_of_none_of_several_types(folder: Path, key: str, value: Any, mess
     assert found.endswith(message)
 
 
+def test_key_that_is_no_text(folder: Path) -> None:
+    demo(folder, {"split.groups": {1: 1}})
+    found = user_error(lambda: check_params("train")).problems
+    assert [problem.key for problem in found] == ["split.groups.1.[key]", "split.groups.1"]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "keys"),
     [("train.lora", {"rank": 8}, "the keys are r, lora_alpha"), ("train.augment", {"loud": 1}, "the keys are mixup")],
