@@ -16,3 +16,10 @@ def use_folder(workspace: Path) -> Callable[..., None]:
         set_params(workspace, {"download.dataset": params})
 
     return use
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty folder for clips."""
+    (tmp_path / "clips").mkdir()
+    return tmp_path / "clips"
