@@ -91,3 +91,16 @@ def test_help(command: str, tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_objects_of_libraries_are_searched_rarely() -> None:
+    """A million objects stay, as those of imported libraries do. The last line runs when Python ends."""
+    code = """import atexit, gc
+from stages.common.stage import run_command
+searched = set()
+gc.callbacks.append(lambda phase, info: searched.add(info["generation"]))
+atexit.register(lambda: print(sorted(searched), gc.get_freeze_count() > 0))
+run_command(lambda: [[] for _ in range(1_000_000)])"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "[0, 1] True\n"
