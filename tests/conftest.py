@@ -29,11 +29,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with one test that makes `finished`, while the other processes run those that do not wait for it."""
+    """Start with one test that makes `finished`, while the other processes run slow ones that do not wait for it.
+
+    Fast tests come last, so that the processes end together.
+    """
     waiting, others = [], []
     for item in items:
         (waiting if "finished" in getattr(item, "fixturenames", ()) else others).append(item)
-    items[:] = [*waiting[:1], *others, *waiting[1:]]
+    rest = [*others, *waiting[1:]]
+    items[:] = [*waiting[:1], *sorted(rest, key=lambda item: item.get_closest_marker("slow") is None)]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

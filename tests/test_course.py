@@ -1,14 +1,13 @@
 """The course's preset from the Hub to the Hub, with small versions of its data set and model."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from fakes.fork_server import run_python
 from fakes.hub.server import LocalHub
 from fakes.small_hub import ARCHIVE, DISTILHUBERT, GTZAN, checkpoint, pack, small_gtzan
 from helpers import ROOT, dvc, git
@@ -52,9 +51,9 @@ def test_course_preset(hub: LocalHub, workspace: Path, tmp_path: Path) -> None:
     (workspace / "params.yaml").write_text(yaml.safe_dump(params))
     git(workspace, "commit", "-qam", "Use the course's preset")
     env = hub.env(workspace / ".home", "hf_ann")
-    output = dvc(workspace, "repro", "download", env=env)
+    output = dvc(workspace, "repro", "download", env=env, fork=True, server="hub")
     output += dvc(workspace, "repro", "evaluate", env=env, fork=True)  # these stages do not contact the Hub
-    output += dvc(workspace, "repro", env=env)
+    output += dvc(workspace, "repro", env=env, fork=True, server="hub")
     assert "0 of the 1000 files of gtzan_md5.csv" in output
     assert f"{hub.url}/{REPO}" in output
     for file in (workspace / "dvc.lock", workspace / "models/published/README.md"):
@@ -63,8 +62,8 @@ def test_course_preset(hub: LocalHub, workspace: Path, tmp_path: Path) -> None:
     assert read_json(Path("metrics/metrics.json"))["selected_on"] == "test"
     table = pd.read_csv("metrics/predictions.csv").set_index("clip")
     files = {clip: f"data/raw/audio/{label}/{clip}.wav" for clip, label in table["label"].items()}
-    command = [sys.executable, "-c", CLASSIFY, REPO, json.dumps(files)]
-    done = subprocess.run(command, env=env, text=True, capture_output=True, check=True)
-    for clip, predictions in json.loads(done.stdout.splitlines()[-1]).items():
+    status, output = run_python("-c", CLASSIFY, REPO, json.dumps(files), env=env)
+    assert status == 0, output
+    for clip, predictions in json.loads(output.splitlines()[-1]).items():
         for item in predictions:
             np.testing.assert_allclose(item["score"], table.loc[clip, item["label"]], atol=2e-3)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 import yaml
-from helpers import ARCHITECTURES, ROOT, make_workspace, set_params, tone, write_tiny_model
+from helpers import EACH_ARCHITECTURE, ROOT, make_workspace, set_params, tone, write_tiny_model
 from split.examples import write_raw
 
 from stages.common.paths import (
@@ -116,11 +116,7 @@ USES: list[Callable[[pytest.MonkeyPatch], None]] = [check_classify, check_page]
 
 
 @pytest.mark.usefixtures("quick_figures")
-@pytest.mark.parametrize(
-    "architecture",
-    # The stages treat these two as HuBERT; the tests of each stage use them too.
-    [pytest.param(one, marks=[pytest.mark.rare] * (one in ("wav2vec2", "wavlm"))) for one in ARCHITECTURES],
-)
+@pytest.mark.parametrize("architecture", EACH_ARCHITECTURE)
 def test_architecture_in_all_stages(
     architecture: str, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

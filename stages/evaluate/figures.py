@@ -154,6 +154,7 @@ def _lay_out(figure: Figure) -> None:
     assert engine is not None
     for _ in range(2):
         engine.execute(figure)
+    figure.set_layout_engine("none")  # savefig would do it once more
 
 
 def save_result(file: Path, result: Result, title: str) -> None:

@@ -55,7 +55,12 @@ def test_model_of_cached_feature_encoder(copied: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "cache", "layers"),
-    [("hubert", "base", None), ("whisper", "base", None), ("hubert", "layers", "weighted"), ("whisper", "layers", 1)],
+    [
+        ("hubert", "base", None),
+        pytest.param("whisper", "base", None, marks=pytest.mark.rare),
+        pytest.param("hubert", "layers", "weighted", marks=pytest.mark.rare),
+        ("whisper", "layers", 1),
+    ],
 )
 def test_model_of_cached_base(copied: Path, architecture: str, cache: str, layers: object) -> None:
     """The saved model has the base that training did not run, and a trained head."""

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from helpers import ROOT, dvc, set_params
 
-from stages.common.environment_record import record_environment
+from stages.common.environment_record import earlier_seconds, record_environment
 from stages.common.paths import ENVIRONMENT
 from stages.common.stage import _name_entry
 
@@ -18,6 +18,7 @@ from stages.common.stage import _name_entry
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with a stage `fit` that has run; the test runs inside it."""
     monkeypatch.chdir(tmp_path)
+    earlier_seconds.clear()  # as run_stage does
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"fit": {"cmd": "fit", "outs": ["model", "table.csv"]}}}))
     Path("model").mkdir()
     Path("model/weights").write_text("1")

@@ -133,7 +133,9 @@ def assert_whole(possible: set[str], names: set[str]) -> None:
 
 
 @pytest.mark.parametrize("call", ["rename", "unlink", "rmdir", "fsync"])
-@pytest.mark.parametrize("exists", [True, False], ids=["old outputs", "no outputs"])
+@pytest.mark.parametrize(
+    "exists", [True, pytest.param(False, marks=pytest.mark.rare)], ids=["old outputs", "no outputs"]
+)
 def test_process_killed_at_any_moment(call: str, exists: bool) -> None:
     """Also while the next stage cleans up."""
     for number in count():

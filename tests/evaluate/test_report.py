@@ -145,6 +145,12 @@ def page(example: str) -> Page:
     return Page(example)
 
 
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures, which have tests of their own, where a test reads only the text."""
+    monkeypatch.setattr("stages.evaluate.report.render_svg", lambda draw, result: b"")
+
+
 def decode_data(addresses: list[str], media_type: str) -> list[bytes]:
     """Return what data URLs of this type contain."""
     assert all(address.startswith(f"data:{media_type};base64,") for address in addresses)
@@ -218,6 +224,7 @@ def test_numbers_are_those_of_content(page: Page) -> None:
     assert "R&B, soul 2 0.50 0.25 0.33" in page.text
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     ("outcome", "sentence"),
     [
@@ -241,12 +248,14 @@ def test_every_metric_is_listed(content: dict[str, Any], page: Page) -> None:
         assert f"{name.replace('_', ' ')} {value:.3f}" in page.text
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_new_metric_is_listed(simple_content: dict[str, Any], page: Page, tmp_path: Path) -> None:
     assert "error rate" not in page.text
     metrics = simple_content["metrics"] | {"error_rate": 0.7}
     assert "error rate 0.700" in Page(render_report(tmp_path, simple_content | {"metrics": metrics})).text
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_window_accuracy_is_optional(simple_content: dict[str, Any], page: Page, tmp_path: Path) -> None:
     assert "window accuracy 0.450" in page.text
     metrics = {name: value for name, value in simple_content["metrics"].items() if name != "window_accuracy"}
@@ -299,6 +308,7 @@ def test_names_are_not_markup(example: str, page: Page) -> None:
     assert texts.count(MARKUP) == 2
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_report_without_errors(simple_content: dict[str, Any], tmp_path: Path) -> None:
     metrics = simple_content["metrics"] | {"accuracy_low": 0.51, "accuracy_high": 1.0, "interval_of": "clips"}
     page = Page(render_report(tmp_path, simple_content | {"metrics": metrics}))
@@ -308,6 +318,7 @@ def test_report_without_errors(simple_content: dict[str, Any], tmp_path: Path) -
     assert page.find_all("audio") == []
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(("selected_on", "optimistic"), [("validation", False), ("test", True)])
 def test_selection_on_test_is_disclosed(
     simple_content: dict[str, Any], tmp_path: Path, selected_on: str, optimistic: bool
@@ -335,9 +346,9 @@ def test_fifty_labels_fit(tmp_path: Path) -> None:
     assert float(confusion.attrib["width"].removesuffix("pt")) > 1000
 
 
-def test_many_labels_list_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The complete matrix of 1000 labels would have a million cells. The figures have a test of their own."""
-    monkeypatch.setattr("stages.evaluate.report.render_svg", lambda draw, result: b"")
+@pytest.mark.usefixtures("without_figures")
+def test_many_labels_list_errors(tmp_path: Path) -> None:
+    """The complete matrix of 1000 labels would have a million cells."""
     labels = [f"label {n}" for n in range(200)]
     report = render_report(tmp_path, make_content(tmp_path, labels, clips=20, wrong=3, seconds=0.01))
     page = Page(report)

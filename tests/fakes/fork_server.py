@@ -34,7 +34,13 @@ LIBRARIES = {
         *("dvc.cli.parser", "dvc.fs.data", "dvc.repo.experiments", "dvc.repo.reproduce", "dvc.repo.stage"),
         *("dvc.stage.loader", "dulwich.porcelain", "dvc_s3", "networkx", "pygit2", "s3fs"),
     ),
-    "hub": LIGHT,
+    "hub": (
+        *LIGHT,
+        # What huggingface_hub and Transformers import.
+        *("PIL.Image", "anyio", "filelock", "fsspec", "multiprocess", "packaging.version", "pathspec", "regex"),
+        *("ruamel.yaml", "safetensors", "scipy.stats", "sklearn.metrics", "tokenizers", "torch._dynamo"),
+        *("torch.distributed.tensor", "trio", "truststore", "xxhash"),
+    ),
     "stages": (
         *(
             *LIGHT,

@@ -135,7 +135,13 @@ def test_checkpoints_are_in_use_until_they_are_removed(copied: Path, monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "step"), [("training_step", 7), ("training_step", 19), ("evaluation_loop", 20), ("evaluation_loop", 40)]
+    ("method", "step"),
+    [
+        ("training_step", 7),
+        pytest.param("training_step", 19, marks=pytest.mark.rare),
+        ("evaluation_loop", 20),
+        pytest.param("evaluation_loop", 40, marks=pytest.mark.rare),
+    ],
 )
 def test_asked_training_saves_and_goes_on(method: str, step: int, expected: dict[str, str]) -> None:
     """In an epoch, at its last step, and while an epoch, the last one too, is evaluated."""

@@ -11,6 +11,7 @@ from fakes.hub.server import LocalHub
 from fakes.small_hub import DISTILHUBERT, checkpoint
 from helpers import (
     ARCHITECTURES,
+    EACH_ARCHITECTURE,
     RANDOM_WEIGHTS,
     ROOT,
     TINY_CONFIG,
@@ -81,7 +82,7 @@ def build_all() -> None:
     build_model(BASE, ["x", "y"], load_params("train", TrainParams))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", EACH_ARCHITECTURE)
 @pytest.mark.parametrize(("values", "refusing"), REQUESTS, ids=[json.dumps(values) for values, _ in REQUESTS])
 def test_check_refuses_what_the_stages_refuse(
     folder: Path, architecture: str, values: dict[str, Any], refusing: set[str]

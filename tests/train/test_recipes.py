@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import ARCHITECTURES, set_params, user_error, write_tiny_model
+from helpers import EACH_ARCHITECTURE, set_params, user_error, write_tiny_model
 from transformers import AutoModelForAudioClassification
 
 from stages.common.encoded_clips import open_encoded_clips, select_split
@@ -39,7 +39,7 @@ def predict_validation(model: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", EACH_ARCHITECTURE)
 def test_recipes_on_each_architecture(copied: Path, architecture: str) -> None:
     write_tiny_model(architecture)
     spectrograms = architecture in SPECTROGRAMS
@@ -67,7 +67,7 @@ def test_recipes_on_each_architecture(copied: Path, architecture: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", EACH_ARCHITECTURE)
 def test_lora_and_layers_on_each_architecture(
     copied: Path, capsys: pytest.CaptureFixture[str], architecture: str
 ) -> None:

@@ -112,7 +112,7 @@ def test_bf16_trains_on_cpu(copied: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.rare), 2])
 def test_training_and_evaluate_measure_the_same(copied: Path, accumulation: int) -> None:
     """In bf16, and on the same clips: there is no validation split."""
     set_params(copied, {"split.validation_size": 0.0, "train.precision": "bf16", "train.learning_rate": 0.01})
