@@ -82,7 +82,7 @@ def test_model_of_cached_base(copied: Path, architecture: str, cache: str, layer
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layers", ["weighted", 1])
+@pytest.mark.parametrize("layers", ["weighted", pytest.param(1, marks=pytest.mark.rare)])
 def test_training_with_cached_layers(copied: Path, layers: object) -> None:
     """Losses, weights and the audit's embeddings are those of the frozen base model without the cache."""
     write_tiny_model("hubert", layers=2)

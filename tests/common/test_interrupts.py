@@ -36,7 +36,11 @@ def is_composing(stage: subprocess.Popen[str]) -> bool:
     return PARTIAL.exists() and len(psutil.Process(stage.pid).children()) > 0 and len(list(PARTIAL.rglob("*.wav"))) > 4
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [*SIGNALS[:2], pytest.param(SIGNALS[2], marks=pytest.mark.rare)],
+    ids=lambda number: number.name,
+)
 def test_signal_ends_all_processes_with_one_line(number: signal.Signals, workspace: Path) -> None:
     with start() as stage:
         wait_for(lambda: is_composing(stage))

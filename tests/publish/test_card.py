@@ -134,7 +134,7 @@ def code_of(text: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("max_seconds", [30, 0.7])
+@pytest.mark.parametrize("max_seconds", [pytest.param(30, marks=pytest.mark.rare), 0.7])
 def test_code_of_the_card_gives_the_predictions(copied: Path, max_seconds: float) -> None:
     set_params(copied, {"resample_encode.max_seconds": max_seconds, "train.epochs": 1})
     for stage in (resample_encode, train, evaluate, publish):
