@@ -21,7 +21,7 @@ verify: $(VENV)/.installed  ## train and evaluate the last commit again, in a co
 test: lint  ## run the linters and the tests
 	$(PYTEST) -m 'not rare'
 
-test-all: lint  ## run the linters and all tests, also those that take a minute or more
+test-all: lint  ## run the linters and all tests, also those with the mark rare
 	$(PYTEST)
 
 test-fast: lint  ## run the linters and the fast tests

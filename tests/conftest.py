@@ -36,8 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     waiting, others = [], []
     for item in items:
         (waiting if "finished" in getattr(item, "fixturenames", ()) else others).append(item)
-    rest = [*others, *waiting[1:]]
-    items[:] = [*waiting[:1], *sorted(rest, key=lambda item: item.get_closest_marker("slow") is None)]
+
+    def is_fast(item: pytest.Item) -> bool:
+        return not {"slow", "rare"} & {mark.name for mark in item.iter_markers()}
+
+    items[:] = [*waiting[:1], *sorted([*others, *waiting[1:]], key=is_fast)]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -21,6 +21,7 @@ import soundfile
 import yaml
 from fakes.fork_server import make_dvc, make_python
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from stages.common.errors import InvalidParamsError, UserError
 from stages.common.stage import run_command
@@ -274,6 +275,11 @@ def error_of(main: Callable[[], None]) -> str:
     assert message.startswith("error: ")
     assert "\n" not in message
     return message
+
+
+def count_blas_threads() -> int:
+    """Return the largest number of threads with which NumPy or SciPy multiplies matrices."""
+    return max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def test_course_preset(hub: LocalHub, workspace: Path, tmp_path: Path) -> None:
     env = hub.env(workspace / ".home", "hf_ann")
     output = dvc(workspace, "repro", "download", env=env, fork=True, server="hub")
     output += dvc(workspace, "repro", "evaluate", env=env, fork=True)  # these stages do not contact the Hub
-    output += dvc(workspace, "repro", env=env, fork=True, server="hub")
+    output += dvc(workspace, "repro", env=env)  # as users run it
     assert "0 of the 1000 files of gtzan_md5.csv" in output
     assert f"{hub.url}/{REPO}" in output
     for file in (workspace / "dvc.lock", workspace / "models/published/README.md"):
@@ -62,8 +62,9 @@ def test_course_preset(hub: LocalHub, workspace: Path, tmp_path: Path) -> None:
     assert read_json(Path("metrics/metrics.json"))["selected_on"] == "test"
     table = pd.read_csv("metrics/predictions.csv").set_index("clip")
     files = {clip: f"data/raw/audio/{label}/{clip}.wav" for clip, label in table["label"].items()}
-    status, output = run_python("-c", CLASSIFY, REPO, json.dumps(files), env=env)
-    assert status == 0, output
-    for clip, predictions in json.loads(output.splitlines()[-1]).items():
+    status, printed = run_python("-c", CLASSIFY, REPO, json.dumps(files), env=env)
+    assert status == 0, printed
+    [found] = [line for line in printed.splitlines() if line.startswith("{")]  # the others are warnings
+    for clip, predictions in json.loads(found).items():
         for item in predictions:
             np.testing.assert_allclose(item["score"], table.loc[clip, item["label"]], atol=2e-3)

@@ -109,4 +109,4 @@ def with_smaller_batches(run: Callable[[int], T], batch_size: int, key: str, fix
         batch_size = next(size for size in smaller if not divide or batch_size % size == 0)
         print(f"out of memory: starting again with batches of {batch_size}", flush=True)
         # Outside the except block: inside, the error still references the tensors.
-        clear_device_cache()
+        clear_device_cache(garbage_collection=True)

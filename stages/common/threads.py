@@ -9,8 +9,6 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
 
-from threadpoolctl import threadpool_limits
-
 A = TypeVar("A")
 B = TypeVar("B")
 TAKEN = 4  # results of an item that a thread computes at a time
@@ -25,7 +23,8 @@ def map_in_threads(function: Callable[[A], B], items: Iterable[A], workers: int 
     Args:
         workers: number of threads; None uses one for each core.
     """
-    with _pool(workers) as (pool, workers):
+    workers = workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
         remaining = iter(items)
         waiting = deque(pool.submit(function, item) for item in islice(remaining, 2 * workers))
         while waiting:
@@ -44,7 +43,8 @@ def stream_in_threads(
     Args:
         workers: number of threads; None uses one for each core.
     """
-    with _pool(workers) as (pool, workers):
+    workers = workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
 
         def start(results: Iterator[B]) -> tuple[Iterator[B], Future[list[B]]]:
             return results, pool.submit(lambda: list(islice(results, TAKEN)))
@@ -59,14 +59,6 @@ def stream_in_threads(
             yield from taken
             if len(taken) < TAKEN:
                 waiting.extend(map(start, islice(remaining, 1)))
-
-
-@contextmanager
-def _pool(workers: int | None) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Yield a pool of threads and their number. In each, NumPy multiplies matrices without further threads."""
-    workers = workers or os.cpu_count() or 1
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
-        yield pool, workers
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import stages.common.interrupts  # noqa: F401  # first, so that Ctrl-C is handled while the rest is imported
@@ -79,7 +80,9 @@ def summarize_files(files: list[tuple[Path, str]], seconds: float, segments: boo
             return summarize_segments(file[0], seconds)
         return summarize_spectrum(load_audio(file[0], SAMPLING_RATE, seconds))
 
-    return np.stack(list(tqdm(map_in_threads(summarize, files), "baselines", len(files), unit="clip")))
+    # Or each thread would multiply matrices in a further thread for each core, whose number changes the rounding.
+    with threadpool_limits(1, "blas"):
+        return np.stack(list(tqdm(map_in_threads(summarize, files), "baselines", len(files), unit="clip")))
 
 
 def measure_baselines(

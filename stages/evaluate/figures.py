@@ -149,12 +149,11 @@ def _confusion_size(result: Result, cell: float) -> tuple[float, float]:
 
 
 def _lay_out(figure: Figure) -> None:
-    """Place the axes, several times: after a single time, labels of axes with a fixed shape can be cut off."""
+    """Place the axes, twice: after a single time, labels of axes with a fixed shape can be cut off."""
     engine = figure.get_layout_engine()
     assert engine is not None
     for _ in range(2):
         engine.execute(figure)
-    figure.set_layout_engine("none")  # savefig would do it once more
 
 
 def save_result(file: Path, result: Result, title: str) -> None:
@@ -171,6 +170,7 @@ def save_result(file: Path, result: Result, title: str) -> None:
             draw(part, result)
         figure.suptitle(title)
         _lay_out(figure)
+        figure.set_layout_engine("none")  # or savefig would place the axes once more
         figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
         plt.close(figure)
     if missing:

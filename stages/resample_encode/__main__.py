@@ -73,6 +73,8 @@ def encode(
     Returns:
         The clips, or segments, of which the model gets only silence.
     """
+    from threadpoolctl import threadpool_limits
+
     from stages.common.tables import require_intact
     from stages.common.threads import map_in_threads
     from stages.resample_encode import kept_shards
@@ -92,9 +94,10 @@ def encode(
         written = ray_shards.write_shards(address, partial, columns, rows, remaining, encoder.params)
     else:
         written = encoder.write_shards(partial, columns, rows, remaining, count_workers(encoder.params))
-    for name, silent in written:
-        kept_shards.keep(folder, name, silent)
-        complete[name] = silent
+    with threadpool_limits(1, "blas"):  # or each thread would multiply matrices in one further thread for each core
+        for name, silent in written:
+            kept_shards.keep(folder, name, silent)
+            complete[name] = silent
     return sorted(clip for silent in complete.values() for clip in silent)
 
 

@@ -1,7 +1,9 @@
+import gc
 import os
 import platform
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,26 @@ def test_smaller_batches_halve_the_batch() -> None:
 
     device.with_smaller_batches(run, 17, "evaluate.window_seconds", "fix")
     assert sizes == [17, 8, 4, 2]
+
+
+def test_memory_of_a_failed_attempt_is_free_in_the_next() -> None:
+    """Also that in cycles, such as those of a model and its Trainer."""
+    failed: list[weakref.ref[torch.nn.Module]] = []
+
+    def run(size: int) -> None:
+        assert all(model() is None for model in failed)
+        if size > 2:
+            model = torch.nn.Linear(1, 1)
+            model.forward = model.__call__
+            failed.append(weakref.ref(model))
+            raise torch.OutOfMemoryError("out of memory")
+
+    gc.disable()
+    try:
+        device.with_smaller_batches(run, 8, "train.batch_size", "fix")
+    finally:
+        gc.enable()
+    assert len(failed) == 2
 
 
 def test_single_clip_too_large() -> None:

@@ -1,8 +1,6 @@
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from stages.common.threads import TAKEN, map_in_threads, stream_in_threads
 
@@ -63,17 +61,3 @@ def test_error_of_an_item_comes_after_the_results_before_it() -> None:
     found = stream_in_threads(work, [1, 2], workers=2)
     with pytest.raises(ZeroDivisionError):
         list(found)
-
-
-def count_blas_threads(_: int) -> int:
-    """Return the largest number of threads with which a library multiplies matrices."""
-    assert np.ones((2, 2)) @ np.ones(2) is not None
-    return max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
-
-
-def test_matrices_are_multiplied_in_one_thread() -> None:
-    with threadpool_limits(2, "blas"):
-        assert count_blas_threads(0) == 2
-        assert list(map_in_threads(count_blas_threads, range(4), 2)) == [1] * 4
-        assert list(stream_in_threads(lambda i: iter([count_blas_threads(i)]), range(4), 2)) == [1] * 4
-        assert count_blas_threads(0) == 2

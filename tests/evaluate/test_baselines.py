@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import sha256_of, tone, user_error, write_clips
+from helpers import count_blas_threads, sha256_of, tone, user_error, write_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from stages.common.audio import load_audio
 from stages.common.paths import BASELINES, CLIPS, DATASET_SOURCE, RAW, SPLITS
@@ -71,7 +72,8 @@ def test_spectrum_classifies_tones(tmp_path: Path) -> None:
 def test_files_keep_their_order(tmp_path: Path) -> None:
     clips, _ = list_clips(write_clips(tmp_path, number=8))
     paths = [Path(path) for path in clips["path"]]
-    one_by_one = np.stack([summarize_spectrum(load_audio(path, SAMPLING_RATE, 30)) for path in paths])
+    with threadpool_limits(1, "blas"):  # several threads round differently
+        one_by_one = np.stack([summarize_spectrum(load_audio(path, SAMPLING_RATE, 30)) for path in paths])
     np.testing.assert_array_equal(summarize_files(list(zip(paths, clips["sha256"])), 30), one_by_one)
 
 
@@ -145,7 +147,16 @@ def test_all_segments_are_summarized(tmp_path: Path) -> None:
     soundfile.write(file, samples, SAMPLING_RATE)
     samples = load_audio(file, SAMPLING_RATE)
     parts = [samples[start : start + SAMPLING_RATE] for start in (0, SAMPLING_RATE, 24_000)]
-    expected = np.mean([summarize_spectrum(part) for part in parts], axis=0)
+    with threadpool_limits(1, "blas"):
+        expected = np.mean([summarize_spectrum(part) for part in parts], axis=0)
     found = summarize_files([(file, sha256_of(file))], 1, segments=True)
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
     assert not np.allclose(found[0], summarize_files([(file, sha256_of(file))], 1)[0], atol=0.1)
+
+
+def test_each_thread_multiplies_matrices_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "summarize_spectrum", lambda samples: np.array([count_blas_threads()]))
+    files = [(file, sha256_of(file)) for file in sorted(write_clips(tmp_path).rglob("*.wav"))]
+    with threadpool_limits(2, "blas"):
+        assert set(summarize_files(files, 1.0).flat) == {1}
+        assert count_blas_threads() == 2

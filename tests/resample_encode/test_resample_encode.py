@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import Dataset, load_from_disk
-from helpers import digests, set_params, tone, user_error, write_clips
+from helpers import count_blas_threads, digests, set_params, tone, user_error, write_clips
+from threadpoolctl import threadpool_limits
 from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
@@ -21,6 +22,7 @@ from stages.common.paths import BASE, CLIPS, ENCODED, RAW
 from stages.common.tables import read_json, read_table, write_table
 from stages.download.__main__ import download_dataset
 from stages.resample_encode.__main__ import main
+from stages.resample_encode.encoder import Encoder
 
 WAVEFORM = Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=True)
 BASES = {
@@ -90,6 +92,22 @@ def test_workers_change_no_bytes(workspace: Path) -> None:
     set_params(workspace, {"resample_encode.workers": 3})
     main()
     assert digests(ENCODED) == expected
+
+
+def test_each_thread_multiplies_matrices_alone(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the feature extractor of Whisper does. One clip is encoded before the threads start."""
+    prepare(workspace)
+    encode, counts = Encoder.encode, []
+
+    def count(self: Encoder, row: Any) -> Any:
+        counts.append(count_blas_threads())
+        return encode(self, row)
+
+    monkeypatch.setattr(Encoder, "encode", count)
+    with threadpool_limits(2, "blas"):
+        main()
+        assert count_blas_threads() == 2
+    assert counts == [2, *[1] * 6]
 
 
 def test_feature_extractor_settings(workspace: Path) -> None:
