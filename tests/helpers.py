@@ -91,7 +91,7 @@ TINY = RANDOM_WEIGHTS | {
 
 
 ARCHITECTURES = ["wav2vec2", "hubert", "wavlm", "ast", "whisper"]
-# For parametrize: the code of HuBERT is that of Wav2Vec2 and WavLM, but for details.
+# For parametrize: the code of Wav2Vec2 and WavLM is that of HuBERT, but for details.
 EACH_ARCHITECTURE = [
     pytest.param(name, marks=pytest.mark.rare) if name in {"wav2vec2", "wavlm"} else name for name in ARCHITECTURES
 ]
@@ -278,8 +278,11 @@ def error_of(main: Callable[[], None]) -> str:
 
 
 def count_blas_threads() -> int:
-    """Return the largest number of threads with which NumPy or SciPy multiplies matrices."""
-    return max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+    """Return the largest number of threads with which NumPy or SciPy multiplies matrices, or skip the test."""
+    counts = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    if not counts:
+        pytest.skip("the BLAS of this machine, such as Apple's, does not tell its number of threads")
+    return max(counts)
 
 
 @contextmanager

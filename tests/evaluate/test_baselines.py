@@ -158,5 +158,6 @@ def test_each_thread_multiplies_matrices_alone(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(baselines, "summarize_spectrum", lambda samples: np.array([count_blas_threads()]))
     files = [(file, sha256_of(file)) for file in sorted(write_clips(tmp_path).rglob("*.wav"))]
     with threadpool_limits(2, "blas"):
+        assert count_blas_threads() == 2
         assert set(summarize_files(files, 1.0).flat) == {1}
         assert count_blas_threads() == 2
