@@ -21,7 +21,7 @@ from tools.audit.suspects import CONFIDENT, find_wrong_labels
 from tools.crossval import pool_predictions
 from tools.revisions import read_predictions
 
-CLIPS_PER_LABEL = 120  # as in the demo
+CLIPS_PER_LABEL, EPOCHS = 120, 7
 SHARES = (0.05, 0.1)  # of wrong labels
 FOLDS = 5
 SEEDS = 5  # of the planted labels, for the regression; the fine-tuned models, which take a training a fold, get one
@@ -73,7 +73,11 @@ def search_with_folds(clips: pd.DataFrame, folder: Path, share: float) -> Found:
     new = plant(clips.set_index("clip")["label"], share, 0)
     table = pd.DataFrame({"clip": new.index, "action": "change", "label": new.to_numpy()})
     write_table(folder / TABLE, table)
-    values = {"download.dataset.corrections": TABLE, "download.dataset.clips_per_label": CLIPS_PER_LABEL}
+    values = {
+        "download.dataset.corrections": TABLE,
+        "download.dataset.clips_per_label": CLIPS_PER_LABEL,
+        "train.epochs": EPOCHS,
+    }
     set_params(folder, "demo.yaml", values)
     for part in ("dataset", "model"):
         run_module("stages.download", part, folder=folder)

@@ -14,7 +14,7 @@ import yaml
 from benchmarks.common import ROOT, Benchmark, Result, set_params, time_call
 
 PARTS = ["stages", "pretrained", "data/tables", "data/labels", ".dvc/config", ".dvcignore", "dvc.yaml"]
-RUNS = 5
+RUNS, CLIPS_PER_LABEL = 5, 120
 
 
 def run_dvc(folder: Path, *arguments: str) -> None:
@@ -62,8 +62,9 @@ def measure(device: str) -> Result:
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as project:
         make_empty(Path(empty))
-        make_project(Path(project), "demo.yaml", {"train.epochs": 1})
-        pipelines = {"six empty stages": Path(empty), "this pipeline, 1200 clips": Path(project)}
+        values = {"download.dataset.clips_per_label": CLIPS_PER_LABEL, "train.epochs": 1}
+        make_project(Path(project), "demo.yaml", values)
+        pipelines = {"six empty stages": Path(empty), f"this pipeline, {10 * CLIPS_PER_LABEL} clips": Path(project)}
         for folder in pipelines.values():
             run_dvc(folder, "repro")
         for _ in range(RUNS):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.fork_server import make_worker
 from filelock import FileLock
 from helpers import ALONE, SHARED, dvc, git, make_workspace
 from xdist.scheduler import LoadScopeScheduling
@@ -21,6 +22,12 @@ class GroupScheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return ALONE.get(nodeid.partition("::")[0], nodeid)
+
+
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """Start the processes as forks of one that has imported the libraries, which takes each of them ten seconds."""
+    for spec in specs:
+        spec.python = str(make_worker())
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:

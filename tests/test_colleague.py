@@ -62,7 +62,7 @@ class S3Remote:
 Remote = FolderRemote | S3Remote
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.rare)])
+@pytest.fixture(params=["folder", "s3"])
 def remote(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
     """An empty remote, with the login in the environment."""
     if request.param == "folder":
@@ -134,6 +134,7 @@ def prepared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_every_command_of_the_page(remote: Remote, prepared: Path, finished: Path, tmp_path: Path) -> None:
     """One test, because each step needs those before it."""

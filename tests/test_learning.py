@@ -91,6 +91,7 @@ def learn() -> dict[str, Any]:
     return read_json(METRICS)
 
 
+@pytest.mark.rare
 def test_shuffled_labels(workspace: Path) -> None:
     prepare(workspace, learnable=True)
     metrics = learn()

@@ -18,6 +18,7 @@ def test_notebook_is_committed_without_outputs() -> None:
         assert cell.get("execution_count") is None
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_course_notebook_runs(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat")

@@ -43,13 +43,15 @@ def stages_run(output: str) -> set[str]:
     ("values", "expected"),
     [
         ({"download.dataset.seed": 9}, {"download@dataset", "resample_encode"} | SPLIT_ON),
-        ({"download.model.seed": 9}, {"download@model", "resample_encode"} | TRAIN_ON),
+        pytest.param(
+            {"download.model.seed": 9}, {"download@model", "resample_encode"} | TRAIN_ON, marks=pytest.mark.rare
+        ),
         ({"split.seed": 9}, SPLIT_ON),
         ({"resample_encode.max_seconds": 0.9}, {"resample_encode", "evaluate_baselines"} | TRAIN_ON),
-        ({"resample_encode.workers": 1}, {"resample_encode"} | TRAIN_ON),
+        pytest.param({"resample_encode.workers": 1}, {"resample_encode"} | TRAIN_ON, marks=pytest.mark.rare),
         ({"train.learning_rate": 0.5}, TRAIN_ON),
         ({"evaluate.batch_size": 9}, {"evaluate", "publish"}),
-        ({"publish.name": "other"}, {"publish"}),
+        pytest.param({"publish.name": "other"}, {"publish"}, marks=pytest.mark.rare),
         ({}, set()),
     ],
     ids=lambda value: next(iter(value), "nothing") if isinstance(value, dict) else "",
@@ -65,7 +67,7 @@ def test_changed_value_reruns_what_it_affects(copied: Path, values: dict[str, ob
     ("file", "expected"),
     [
         ("stages/evaluate/metrics.py", {"evaluate", "publish"}),
-        ("stages/evaluate/figures.py", {"evaluate", "publish"}),
+        pytest.param("stages/evaluate/figures.py", {"evaluate", "publish"}, marks=pytest.mark.rare),
         ("stages/evaluate/baselines.py", {"evaluate_baselines", "evaluate", "publish"}),
         (
             "stages/download/dataset/synthetic_music.py",
@@ -73,8 +75,10 @@ def test_changed_value_reruns_what_it_affects(copied: Path, values: dict[str, ob
         ),
         ("stages/download/model/checkpoint_sources.py", {"download@model", "resample_encode"} | TRAIN_ON),
         ("stages/train/loss.py", TRAIN_ON),
-        ("stages/publish/card.py", {"publish"}),
-        ("data/labels/README.md", {"download@dataset", "resample_encode"} | SPLIT_ON),
+        pytest.param("stages/publish/card.py", {"publish"}, marks=pytest.mark.rare),
+        pytest.param(
+            "data/labels/README.md", {"download@dataset", "resample_encode"} | SPLIT_ON, marks=pytest.mark.rare
+        ),
     ],
     ids=lambda value: Path(value).stem if isinstance(value, str) else "",
 )

@@ -64,7 +64,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "resample_encode": NORMALIZED | {"cache": "feature_encoder"},
             "train": {
                 "threads": 2,
-                "epochs": 7,
+                "epochs": 6,
                 "eval_batch_size": 16,
                 "learning_rate": 5e-4,
                 "head_learning_rate": 2e-3,

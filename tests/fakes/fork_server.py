@@ -63,7 +63,7 @@ import json, os, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 socket.send_fds(server, [b"."], [0, 1, 2])
-job = {{"arguments": {first!r} + sys.argv[1:], "env": dict(os.environ), "folder": os.getcwd()}}
+job = {{"arguments": {first!r} + sys.argv[1:], "env": dict(os.environ), "folder": os.getcwd(), "timeout": {timeout}}}
 server.sendall(json.dumps(job).encode() + b"\\n")
 sys.exit(int(server.makefile().read() or 1))
 """
@@ -79,7 +79,7 @@ def run_python(*arguments: str, env: dict[str, str]) -> tuple[int, str]:
         server.connect(start_server("hub"))
         with Path(os.devnull).open() as nothing:
             socket.send_fds(server, [b"."], [nothing.fileno(), output.fileno(), output.fileno()])
-        job = {"arguments": arguments, "env": env, "folder": str(Path.cwd())}
+        job = {"arguments": arguments, "env": env, "folder": str(Path.cwd()), "timeout": TIMEOUT}
         server.sendall(json.dumps(job).encode() + b"\n")
         with server.makefile() as answer:
             status = int(answer.read() or 1)
@@ -99,9 +99,14 @@ def make_dvc() -> Path:
     return _make_program("dvc", "dvc", "-m", "dvc")
 
 
-def _make_program(name: str, kind: str, *first: str) -> Path:
+def make_worker() -> Path:
+    """Write a program `python` for the processes of pytest-xdist, which may run for longer, and return its path."""
+    return _make_program("python", "stages", timeout=0) / "python"
+
+
+def _make_program(name: str, kind: str, *first: str, timeout: int = TIMEOUT) -> Path:
     folder = Path(tempfile.mkdtemp())
-    program = CLIENT.format(python=sys.executable, address=start_server(kind), first=list(first))
+    program = CLIENT.format(python=sys.executable, address=start_server(kind), first=list(first), timeout=timeout)
     (folder / name).write_text(program)
     (folder / name).chmod(0o755)
     return folder
@@ -110,8 +115,8 @@ def _make_program(name: str, kind: str, *first: str) -> Path:
 @cache
 def start_server(kind: str) -> str:
     """Start a server, if it does not run yet, and return its address."""
-    # The process of pytest: of this one, or of pytest-xdist, which started this one.
-    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    # The process of pytest: this one, or the one that started those of pytest-xdist.
+    owner = int(os.environ.setdefault("FORK_SERVERS_OWNER", str(os.getpid())))
     folder = Path(tempfile.gettempdir(), f"fork-servers-{owner}")
     folder.mkdir(exist_ok=True)
     address = folder / kind
@@ -153,7 +158,6 @@ def _serve(kind: str, address: str, owner: str) -> None:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                signal.alarm(TIMEOUT)
                 listener.close()
                 status = _run(connection)
                 connection.sendall(str(status).encode())
@@ -168,13 +172,17 @@ def _run(connection: socket.socket) -> int:
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile() as lines:
         job = json.loads(lines.readline())
+    signal.alarm(job["timeout"])
+    if not job["timeout"]:
+        gc.unfreeze()  # Hypothesis asks the garbage collection what refers to an object
     os.chdir(job["folder"])
     os.environ.clear()
     os.environ.update(job["env"])
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    kind, program, *sys.argv[1:] = job["arguments"]
+    # pytest-xdist gives Python the option -u first, which changes nothing here.
+    kind, program, *sys.argv[1:] = job["arguments"][job["arguments"][0] == "-u" :]
     sys.path[:1] = [job["folder"], *filter(None, job["env"].get("PYTHONPATH", "").split(os.pathsep))]
     status = 0
     try:

@@ -40,7 +40,11 @@ def test_intact_run_has_no_damage(copied: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "output", ["data/splits.csv", pytest.param("metrics/metrics.json", marks=pytest.mark.rare), "data/encoded"]
+    "output",
+    [
+        *(pytest.param(file, marks=pytest.mark.rare) for file in ("data/splits.csv", "metrics/metrics.json")),
+        "data/encoded",
+    ],
 )
 def test_damage_in_the_cache_is_named_and_repaired(output: str, copied: Path) -> None:
     damaged = objects(CACHE, output)

@@ -166,7 +166,11 @@ def test_asked_training_saves_and_goes_on(method: str, step: int, expected: dict
             {"augment": {"mixup": 0.4, "noise": [10, 40]}, "sampler": "balanced", "average_epochs": 2},
             [("training_step", 24), ("_measure_average", 30)],
         ),
-        ({"lora": {"r": 2, "lora_dropout": 0.2}, "layers": "weighted"}, [("training_step", 24)]),
+        pytest.param(
+            {"lora": {"r": 2, "lora_dropout": 0.2}, "layers": "weighted"},
+            [("training_step", 24)],
+            marks=pytest.mark.rare,
+        ),
     ],
     ids=["average", "lora"],
 )

@@ -29,7 +29,7 @@ class SyntheticClips(ClipSource):
     """Music composed from a seed: the demo's data."""
 
     source: Literal["synthetic"]
-    clips_per_label: int = Field(120, ge=1, description="Number of clips for each of the ten genres.")
+    clips_per_label: int = Field(100, ge=1, description="Number of clips for each of the ten genres.")
     seconds: Seconds = Field(5, description="Length of a clip.")
     seed: int = Field(1, ge=0, lt=2**32, description="Another seed composes other clips.")
 

@@ -6,6 +6,7 @@ genre, so that the mean spectrum alone says less about the genre than the rhythm
 """
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -271,13 +272,14 @@ def play_drums(piece: Piece, drums: Sequence[str], groove: Sequence[str], rng: n
 
 def strike(drum: Drum, rng: np.random.Generator) -> np.ndarray:
     """One hit, tuned a little differently in every clip: float64 (n,), at most half a second."""
-    t = np.arange(SAMPLING_RATE // 2) / SAMPLING_RATE
+    longest = SAMPLING_RATE // 2
     hz, ring, hiss = (drum.hz, drum.ring, drum.hiss) * rng.uniform(0.8, 1.25, 3)
+    length = min(longest, int(6 * max(ring, hiss) * SAMPLING_RATE))  # -52 dB: the rest is not heard
+    t = np.arange(length) / SAMPLING_RATE
     fall = (drum.drop - 1) * 0.03 * (1 - np.exp(-t / 0.03))  # the integral of the falling pitch
     tone = np.sin(2 * np.pi * hz * (t + fall)) * np.exp(-t / ring)
-    noise = lfilter([1, -drum.edge], [1], rng.normal(0, 0.5, len(t))) * np.exp(-t / hiss)
-    length = int(6 * max(ring, hiss) * SAMPLING_RATE)  # -52 dB: the rest is not heard
-    return (tone + drum.noise * noise)[:length]
+    noise = lfilter([1, -drum.edge], [1], rng.normal(0, 0.5, longest)[:length]) * np.exp(-t / hiss)
+    return tone + drum.noise * noise
 
 
 def retouch(voice: Voice, rng: np.random.Generator) -> Voice:
@@ -294,18 +296,25 @@ def retouch(voice: Voice, rng: np.random.Generator) -> Voice:
 @lru_cache(maxsize=128)  # most notes of a clip come back
 def play_note(voice: Voice, pitch: int, seconds: float) -> np.ndarray:
     """One note at MIDI `pitch`: float64 (seconds * SAMPLING_RATE,)."""
-    hz = 440 * 2 ** ((pitch - 69) / 12)
-    t = np.arange(int(seconds * SAMPLING_RATE)) / SAMPLING_RATE
-    wobble = voice.vibrato / (2 * np.pi * 5.5) * np.sin(2 * np.pi * 5.5 * t) if voice.vibrato else 0.0
-    index = (TABLE * hz * (t + wobble)).astype(np.int64) & (TABLE - 1)
+    hz, length = 440 * 2 ** ((pitch - 69) / 12), int(seconds * SAMPLING_RATE)
+    t, phase, brilliance, loudness = (curve[:length] for curve in draw_curves(voice, math.ceil(seconds)))
+    index = (TABLE * hz * phase).astype(np.int64) & (TABLE - 1)
     bright, dull = (wavetable(voice, hz, dullness).take(index) for dullness in (0.0, 1.0))
-    sound = (dull + np.exp(-t / voice.shine) * (bright - dull)) * np.exp(-t / voice.decay)
+    sound = (dull + brilliance * (bright - dull)) * loudness
     # Short fades at both ends, so that there are no clicks.
     first, last = np.searchsorted(t, [voice.attack, seconds - 0.01], side="right")
     ends = np.ones(len(t))
     ends[:first] = t[:first] / voice.attack
     ends[last:] *= (seconds - t[last:]) / 0.01
     return sound * ends
+
+
+@lru_cache(maxsize=8)  # the notes of a voice share them
+def draw_curves(voice: Voice, seconds: int) -> tuple[np.ndarray, ...]:
+    """What no pitch changes: time, time with vibrato, brilliance and loudness, float64 (seconds * SAMPLING_RATE,)."""
+    t = np.arange(seconds * SAMPLING_RATE) / SAMPLING_RATE
+    wobble = voice.vibrato / (2 * np.pi * 5.5) * np.sin(2 * np.pi * 5.5 * t) if voice.vibrato else 0.0
+    return t, t + wobble, np.exp(-t / voice.shine), np.exp(-t / voice.decay)
 
 
 def wavetable(voice: Voice, hz: float, dullness: float) -> np.ndarray:
