@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 import yaml
-from helpers import EACH_ARCHITECTURE, ROOT, make_workspace, set_params, tone, write_tiny_model
+from helpers import ROOT, make_workspace, set_params, tone, write_tiny_model
 from split.examples import write_raw
 
 from stages.common.paths import (
@@ -116,7 +116,10 @@ USES: list[Callable[[pytest.MonkeyPatch], None]] = [check_classify, check_page]
 
 
 @pytest.mark.usefixtures("quick_figures")
-@pytest.mark.parametrize("architecture", EACH_ARCHITECTURE)
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(name, marks=pytest.mark.rare) for name in ("wav2vec2", "hubert", "wavlm")] + ["ast", "whisper"],
+)
 def test_architecture_in_all_stages(
     architecture: str, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
