@@ -33,7 +33,7 @@ coverage: $(VENV)/.installed-test  ## run the tests and measure the share of the
 lint: $(VENV)/.installed-test  ## run ruff and mypy
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
-	$(IN_VENV) mypy --num-workers 2
+	$(IN_VENV) mypy
 
 presets: $(VENV)/.installed  ## write presets/ and docs/params.md from stages/*/params.py
 	$(IN_VENV) python -m tools.presets

@@ -103,7 +103,8 @@ def pretrain(folder: Path, clips: Path) -> Path:
     """Train the demo's model on a folder of clips, and return its checkpoint."""
     folder.mkdir()
     shutil.copytree(ROOT / TABLES, folder / TABLES)
-    set_params(folder, "demo.yaml", {"download.dataset": folder_source(clips), "train.window_seconds": 3})
+    values = {"download.dataset": folder_source(clips), "train.window_seconds": 3, "train.epochs": 7}
+    set_params(folder, "demo.yaml", values)
     run_module("stages.download", "dataset", folder=folder)
     run_module("stages.download", "model", folder=folder)
     for stage in ("split", "resample_encode", "train"):

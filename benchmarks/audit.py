@@ -168,7 +168,7 @@ BENCHMARK = Benchmark(
     text=f"A share of the labels of {10 * CLIPS_PER_LABEL} synthetic clips, drawn at random, was replaced by other "
     f"labels. The table shows the share of these that is among the first {MARGIN} times as many suspects, and "
     f"precision and recall of the clips that confident learning names. The regression has the mean of {SEEDS} draws, "
-    "the fine-tuned models of the demo have one.",
+    f"the fine-tuned models, with the settings of the demo and {EPOCHS} epochs, have one.",
     header=HEADER,
     measure=measure,
 )

@@ -19,8 +19,8 @@ Each table was measured in one run on one machine: compare ratios, not absolute 
   Whisper checkpoint in `../shared`, which are not part of the project.
 - `python -m benchmarks recipes real-recipes` measures the [recipes](../docs/recipes.md) that are off by default, on
   synthetic music and on real clips: on two cores, a quarter of an hour each. `real-recipes` also needs the clips.
-- `python -m benchmarks audit` searches for planted wrong labels. It trains the demo ten times. `real-audit` does so on
-  the clips in `../shared`, without training a model.
+- `python -m benchmarks audit` searches for planted wrong labels. It trains the demo's model ten times. `real-audit`
+  does so on the clips in `../shared`, without training a model.
 - `python -m benchmarks growth` runs all stages on up to 100,000 short clips. It has not been timed.
 - `python -m benchmarks --device cuda gtzan course` runs the whole pipeline with these presets. On an H200,
   `gtzan` took a minute and a half and `course` three minutes. `course` needs a GPU.

@@ -1,6 +1,7 @@
 """Fixtures: workspaces in which the tests run, fresh or finished."""
 
 import gc
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,9 +26,11 @@ class GroupScheduling(LoadScopeScheduling):
 
 
 def pytest_xdist_setupnodes(specs: list[Any]) -> None:
-    """Start the processes as forks of one that has imported the libraries, which takes each of them ten seconds."""
+    """Start the processes as forks of one that has imported the libraries: each would import them for ten seconds."""
+    program = shlex.quote(str(make_worker()))
     for spec in specs:
-        spec.python = str(make_worker())
+        if spec.popen and not spec.python:
+            spec.python = program
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
@@ -92,6 +95,7 @@ def finished(make_once: MakeOnce) -> Path:
         dvc(folder, "repro")
         git(folder, "add", ".")
         git(folder, "commit", "-q", "-m", "Run the pipeline")
+        git(folder, "gc", "-q")
 
     return make_once("finished", make)
 

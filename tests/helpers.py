@@ -245,6 +245,7 @@ def _make_template() -> Path:
     git(folder, "init", "-q", "-b", "main")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "Start")
+    git(folder, "gc", "-q")  # hundreds of tests copy it, so it should have few files
     return folder
 
 

@@ -18,6 +18,14 @@ def test_notebook_is_committed_without_outputs() -> None:
         assert cell.get("execution_count") is None
 
 
+def test_imports_of_the_notebook() -> None:
+    cells = [cell for cell in read_json(NOTEBOOK)["cells"] if cell["cell_type"] == "code"]
+    lines = [line for cell in cells for line in "".join(cell["source"]).splitlines()]
+    imports = [line for line in lines if re.match(r"(import|from) ", line)]
+    assert any("stages." in line for line in imports)
+    exec("\n".join(imports), {})
+
+
 @pytest.mark.rare
 @pytest.mark.slow
 def test_course_notebook_runs(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

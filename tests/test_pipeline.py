@@ -51,7 +51,7 @@ def stages_run(output: str) -> set[str]:
         pytest.param({"resample_encode.workers": 1}, {"resample_encode"} | TRAIN_ON, marks=pytest.mark.rare),
         ({"train.learning_rate": 0.5}, TRAIN_ON),
         ({"evaluate.batch_size": 9}, {"evaluate", "publish"}),
-        pytest.param({"publish.name": "other"}, {"publish"}, marks=pytest.mark.rare),
+        ({"publish.name": "other"}, {"publish"}),
         ({}, set()),
     ],
     ids=lambda value: next(iter(value), "nothing") if isinstance(value, dict) else "",
@@ -89,8 +89,8 @@ def test_changed_code_reruns_what_uses_it(copied: Path, file: str, expected: set
 
 
 def test_same_output_stops_the_chain(copied: Path) -> None:
-    set_params(copied, {"resample_encode.workers": 1, "evaluate.batch_size": 3})
-    assert stages_run(dvc(copied, "repro")) == {"check", "resample_encode", "evaluate"}
+    set_params(copied, {"resample_encode.workers": 1})
+    assert stages_run(dvc(copied, "repro")) == {"check", "resample_encode"}
     assert git(copied, "status", "--porcelain").split() == ["M", "dvc.lock", "M", "params.yaml"]
 
 
@@ -99,8 +99,10 @@ def test_second_run_does_nothing(copied: Path) -> None:
     assert git(copied, "status", "--porcelain") == ""
 
 
-FROM_TRAIN = {"train.learning_rate": 0.5, "evaluate.window_seconds": 0.5, "publish.name": "other"}
-EVERYWHERE = FROM_TRAIN | {
+PUBLISH = {"publish.name": "other"}
+EVERYWHERE = PUBLISH | {
+    "train.learning_rate": 0.5,
+    "evaluate.window_seconds": 0.5,
     "download.dataset.seed": 9,
     "download.model.seed": 9,
     "split.seed": 9,
@@ -115,8 +117,8 @@ def changed_files(folder: Path) -> str:
 
 @pytest.mark.parametrize(
     ("values", "stages"),
-    [(FROM_TRAIN, {"check"} | TRAIN_ON), pytest.param(EVERYWHERE, ALL_STAGES, marks=pytest.mark.rare)],
-    ids=["train", "everywhere"],
+    [(PUBLISH, {"check", "publish"}), pytest.param(EVERYWHERE, ALL_STAGES, marks=pytest.mark.rare)],
+    ids=["publish", "everywhere"],
 )
 def test_going_back_to_old_params_runs_nothing(
     copied: Path, tmp_path: Path, values: dict[str, object], stages: set[str]

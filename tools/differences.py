@@ -24,10 +24,10 @@ from stages.common.paths import (
 )
 from stages.common.tables import read_table
 
-# Of a probability. With other instructions of a CPU, those of the demo differ by 2e-6, and by 2e-5 if evaluate runs the
-# feature encoder too, which amplifies rounding. The convolutions of a GPU may round to TF32, which has three digits.
-# What differs more is not from rounding in one evaluation. Rounding in training grows from step to step, so another
-# type of CPU trains another model.
+# Of a probability. With other instructions of a CPU, those of an earlier demo differ by 2e-6, and by 2e-5 if evaluate
+# runs the feature encoder too, which amplifies rounding. The convolutions of a GPU may round to TF32, which has three
+# digits. What differs more is not from rounding in one evaluation. Rounding in training grows from step to step, so
+# another type of CPU trains another model.
 TOLERANCE = 1e-3
 # In the order of the graph.
 KINDS = {

@@ -26,7 +26,7 @@ from stages.publish.onnx_session import open_session
 
 # Of the range of PyTorch's logits, from the lowest to the highest. An absolute limit is too low for a model that
 # amplifies rounding, and too high for one that has learned little, whose logits are all close to 0. Measured: rounding
-# up to 0.00012, with other instructions of the CPU too; int8 from 0.007.
+# up to 0.00012 with an earlier demo, with other instructions of the CPU too; int8 from 0.007.
 TOLERANCE = 2e-3
 MIN_RANGE = 1e-4  # if all logits are equal, rounding is more than their range
 MAX_BYTES = 2**31 - 1  # of a file in ONNX's format

@@ -132,7 +132,9 @@ def assert_whole(possible: set[str], names: set[str]) -> None:
     assert set(contents()) == names
 
 
-@pytest.mark.parametrize("call", ["rename", "unlink", "rmdir", "fsync"])
+@pytest.mark.parametrize(
+    "call", ["rename", "unlink", *(pytest.param(call, marks=pytest.mark.rare) for call in ("rmdir", "fsync"))]
+)
 @pytest.mark.parametrize(
     "exists", [True, pytest.param(False, marks=pytest.mark.rare)], ids=["old outputs", "no outputs"]
 )

@@ -2,10 +2,11 @@
 
 Each program is a separate process with its environment, folder and output. There are three servers. That of the Hub's
 tests does not import huggingface_hub, which reads the environment when it is imported. That of the stages imports it,
-and all libraries that train and evaluate use. That of DVC imports DVC with its client for S3. The
-processes of pytest-xdist share them.
+and all libraries that train and evaluate use. That of DVC imports DVC with its client for S3. The processes of
+pytest-xdist share them, and are themselves forks of that of the stages.
 """
 
+import atexit
 import gc
 import json
 import os
@@ -59,11 +60,12 @@ LIBRARIES = {
 }
 # Without the site module, it starts in hundredths of a second.
 CLIENT = """#!{python} -ISs
-import json, os, socket, sys
+import json, os, signal, socket, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the fork, and then this ends
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 socket.send_fds(server, [b"."], [0, 1, 2])
-job = {{"arguments": {first!r} + sys.argv[1:], "env": dict(os.environ), "folder": os.getcwd(), "timeout": {timeout}}}
+job = {{"arguments": {first!r} + sys.argv[1:], "env": dict(os.environ), "folder": os.getcwd(), "worker": {worker}}}
 server.sendall(json.dumps(job).encode() + b"\\n")
 sys.exit(int(server.makefile().read() or 1))
 """
@@ -79,7 +81,7 @@ def run_python(*arguments: str, env: dict[str, str]) -> tuple[int, str]:
         server.connect(start_server("hub"))
         with Path(os.devnull).open() as nothing:
             socket.send_fds(server, [b"."], [nothing.fileno(), output.fileno(), output.fileno()])
-        job = {"arguments": arguments, "env": env, "folder": str(Path.cwd()), "timeout": TIMEOUT}
+        job = {"arguments": arguments, "env": env, "folder": str(Path.cwd()), "worker": False}
         server.sendall(json.dumps(job).encode() + b"\n")
         with server.makefile() as answer:
             status = int(answer.read() or 1)
@@ -100,13 +102,14 @@ def make_dvc() -> Path:
 
 
 def make_worker() -> Path:
-    """Write a program `python` for the processes of pytest-xdist, which may run for longer, and return its path."""
-    return _make_program("python", "stages", timeout=0) / "python"
+    """Write a program `python` for the processes of pytest-xdist, which have no time limit, and return its path."""
+    return _make_program("python", "stages", worker=True) / "python"
 
 
-def _make_program(name: str, kind: str, *first: str, timeout: int = TIMEOUT) -> Path:
-    folder = Path(tempfile.mkdtemp())
-    program = CLIENT.format(python=sys.executable, address=start_server(kind), first=list(first), timeout=timeout)
+def _make_program(name: str, kind: str, *first: str, worker: bool = False) -> Path:
+    address = start_server(kind)
+    folder = Path(tempfile.mkdtemp(dir=Path(address).parent))
+    program = CLIENT.format(python=sys.executable, address=address, first=list(first), worker=worker)
     (folder / name).write_text(program)
     (folder / name).chmod(0o755)
     return folder
@@ -115,14 +118,13 @@ def _make_program(name: str, kind: str, *first: str, timeout: int = TIMEOUT) -> 
 @cache
 def start_server(kind: str) -> str:
     """Start a server, if it does not run yet, and return its address."""
-    # The process of pytest: this one, or the one that started those of pytest-xdist.
-    owner = int(os.environ.setdefault("FORK_SERVERS_OWNER", str(os.getpid())))
-    folder = Path(tempfile.gettempdir(), f"fork-servers-{owner}")
-    folder.mkdir(exist_ok=True)
-    address = folder / kind
-    with FileLock(folder / f"{kind}.lock"):
+    if "FORK_SERVERS" not in os.environ:  # this is the process of pytest, not one of pytest-xdist
+        os.environ["FORK_SERVERS"] = f"{os.getpid()} {tempfile.mkdtemp(prefix='fork-servers-')}"
+    owner, folder = os.environ["FORK_SERVERS"].split(" ", 1)
+    address = Path(folder, kind)
+    with FileLock(f"{address}.lock"):
         if not address.exists():
-            command = [sys.executable, __file__, kind, str(address), str(owner)]
+            command = [sys.executable, __file__, kind, str(address), owner]
             server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
             assert server.stdout is not None
             assert server.stdout.readline() == "ready\n"
@@ -148,6 +150,7 @@ def _serve(kind: str, address: str, owner: str) -> None:
     gc.collect()
     gc.freeze()  # or the garbage collection of each fork copies all memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes the forks that ended
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends pytest, and then this ends
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
@@ -158,6 +161,7 @@ def _serve(kind: str, address: str, owner: str) -> None:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, interrupt)
                 listener.close()
                 status = _run(connection)
                 connection.sendall(str(status).encode())
@@ -172,9 +176,10 @@ def _run(connection: socket.socket) -> int:
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile() as lines:
         job = json.loads(lines.readline())
-    signal.alarm(job["timeout"])
-    if not job["timeout"]:
+    if job["worker"]:
         gc.unfreeze()  # Hypothesis asks the garbage collection what refers to an object
+    else:
+        signal.alarm(TIMEOUT)
     os.chdir(job["folder"])
     os.environ.clear()
     os.environ.update(job["env"])
@@ -197,6 +202,8 @@ def _run(connection: socket.socket) -> int:
     except BaseException:
         status = 1
         traceback.print_exc()
+    if job["worker"]:
+        atexit._run_exitfuncs()  # they remove folders that several tests used
     sys.stdout.flush()
     sys.stderr.flush()
     return status

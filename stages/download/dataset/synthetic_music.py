@@ -311,7 +311,7 @@ def play_note(voice: Voice, pitch: int, seconds: float) -> np.ndarray:
 
 @lru_cache(maxsize=8)  # the notes of a voice share them
 def draw_curves(voice: Voice, seconds: int) -> tuple[np.ndarray, ...]:
-    """What no pitch changes: time, time with vibrato, brilliance and loudness, float64 (seconds * SAMPLING_RATE,)."""
+    """Compute time, time with vibrato, brilliance and loudness, which no pitch changes: float64 (samples,) each."""
     t = np.arange(seconds * SAMPLING_RATE) / SAMPLING_RATE
     wobble = voice.vibrato / (2 * np.pi * 5.5) * np.sin(2 * np.pi * 5.5 * t) if voice.vibrato else 0.0
     return t, t + wobble, np.exp(-t / voice.shine), np.exp(-t / voice.decay)
