@@ -76,9 +76,12 @@ def summarize(params: TrainParams, selected_on: str, best: dict[str, Any]) -> st
     averaged = best.get("averaged_epochs")
     which = f"mean of epochs {averaged[0]} to {averaged[-1]}" if averaged else f"best epoch {round(best['epoch'])}"
     scores = {metric.replace("_", " "): best[f"eval_{metric}"] for metric in ("accuracy", params.select_by)}
+    listed = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+    if params.average_epochs and not averaged:
+        listed += f"; the mean of the last {params.average_epochs} epochs is not better"
     shares = ", ".join(f"{layer}: {weight:.3f}" for layer, weight in enumerate(best.get("layer_weights", [])))
     weights = f"\nweights of the layers (0 is the input of the first): {shares}" if shares else ""
-    return f"{which}, {selected_on} " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()) + weights
+    return f"{which}, {selected_on} {listed}{weights}"
 
 
 def main() -> None:

@@ -164,7 +164,7 @@ def test_spectrogram_shows_tone() -> None:
     assert rows[image.mean(axis=1).argmax()] == pytest.approx(440, rel=0.05)
 
 
-@pytest.mark.parametrize("number", [2, 10, 35, pytest.param(100, marks=pytest.mark.rare)])
+@pytest.mark.parametrize("number", [2, 10, *(pytest.param(number, marks=pytest.mark.rare) for number in (35, 100))])
 def test_labels_of_the_picture_do_not_overlap_and_are_not_cut_off(
     number: int, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,6 +213,7 @@ for path, rows in lines.items():
 """
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_folds_of_dvc_experiments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "run.py").write_text(RUN)

@@ -191,6 +191,7 @@ def ask(url: str, path: str) -> Any:
     raise AssertionError("no result")
 
 
+@pytest.mark.rare
 def test_twenty_uploads_at_once(page: SimpleNamespace, recordings: SimpleNamespace, tmp_path: Path) -> None:
     other = tmp_path / "other.flac"
     soundfile.write(other, np.random.default_rng(0).uniform(-0.3, 0.3, 44_100), 44_100)

@@ -96,7 +96,7 @@ def expected(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_killed_training_gives_same_bytes(expected: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     set_params(Path(), {"train.save_every": 0.3})
     choose = random.Random(3)
-    for _ in range(5):
+    for _ in range(3):
         before = find_last(next(CHECKPOINTS.glob("*/"), Path("none")))
         with start("-m", "stages.train") as stage:
             deadline = time.monotonic() + 60

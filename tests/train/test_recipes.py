@@ -11,13 +11,15 @@ from helpers import EACH_ARCHITECTURE, set_params, user_error, write_tiny_model
 from transformers import AutoModelForAudioClassification
 
 from stages.common.encoded_clips import open_encoded_clips, select_split
+from stages.common.params import load_params
 from stages.common.paths import BASE, ENCODED, EPOCHS, FINETUNED, METRICS, REPORT, SPLITS, TRAINING
 from stages.common.tables import read_epochs, read_json, read_table, write_json
 from stages.evaluate.__main__ import main as evaluate
 from stages.resample_encode.__main__ import main as resample_encode
-from stages.train.__main__ import main, warn_of_low_learning_rate
+from stages.train.__main__ import main, summarize, warn_of_low_learning_rate
 from stages.train.limits import ATTENTION
 from stages.train.loss import compute_metrics, score
+from stages.train.params import TrainParams
 
 SPECTROGRAMS = ("ast", "whisper")
 RECIPES = {
@@ -130,6 +132,19 @@ def test_mean_of_epochs_is_measured_and_named(copied: Path, monkeypatch: pytest.
     write_json(TRAINING, content)
     evaluate()
     assert "with the highest balanced accuracy on the validation clips" in REPORT.read_text()
+
+
+@pytest.mark.parametrize(
+    ("averaged", "expected"),
+    [
+        ([2, 3], "mean of epochs 2 to 3, validation accuracy 0.500"),
+        (None, "best epoch 3, validation accuracy 0.500; the mean of the last 2 epochs is not better"),
+    ],
+)
+def test_the_better_of_epoch_and_mean_is_printed(workspace: Path, averaged: list[int] | None, expected: str) -> None:
+    set_params(workspace, {"train.average_epochs": 2})
+    best = {"epoch": 3.0, "eval_accuracy": 0.5, "averaged_epochs": averaged}
+    assert summarize(load_params("train", TrainParams), "validation", best) == expected
 
 
 @pytest.mark.parametrize(

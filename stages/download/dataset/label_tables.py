@@ -171,7 +171,8 @@ def select_columns(table: Table, files: Files, columns: Columns) -> list[Row]:
     split = _find_splits(table, file, label) if found["split"] is None else found["split"]
     rows = [Row(row[file], read_label(row[label]), "" if split is None else row[split]) for row in table.rows]
     used = [table.header[i] for i in (file, label, split) if i is not None]
-    print(f"{table.path}: the columns are " + ", ".join(f"{n} {c}" for n, c in zip(("file", "label", "split"), used)))
+    parts = [f"{what} from the column {name}" for what, name in zip(("files", "labels", "splits"), used)]
+    print(f"{table.path}: " + ", ".join(parts))
     return [row for row in rows if any(row)]
 
 

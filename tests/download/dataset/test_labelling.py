@@ -24,7 +24,7 @@ def test_table_like_that_of_esc50(root: Path, capsys: pytest.CaptureFixture[str]
     found = find(root, "meta/esc50.csv")
     assert found.labels == {"audio/1-1-A-0.wav": "dog", "audio/1-2-A-1.wav": "None", "audio/2-3-A-0.wav": "NA"}
     assert not found.splits
-    assert "file filename, label category" in capsys.readouterr().out
+    assert "files from the column filename, labels from the column category" in capsys.readouterr().out
     assert set(find(root, "meta/esc50.csv", Columns(None, "target", None)).labels.values()) == {"0", "1"}
 
 
