@@ -21,7 +21,7 @@ from tools.audit.suspects import CONFIDENT, find_wrong_labels
 from tools.crossval import pool_predictions
 from tools.revisions import read_predictions
 
-CLIPS_PER_LABEL, EPOCHS = 120, 7
+CLIPS_PER_LABEL, EPOCHS = 120, 7  # those of the demo when the results were measured
 SHARES = (0.05, 0.1)  # of wrong labels
 FOLDS = 5
 SEEDS = 5  # of the planted labels, for the regression; the fine-tuned models, which take a training a fold, get one

@@ -90,7 +90,7 @@ def test_coverage_without_groups(clips: int) -> None:
     assert 0.93 <= coverage([accuracy_interval(row, None) for row in correct], 0.8) <= 0.97
 
 
-@pytest.mark.parametrize("clips", [100, 300])
+@pytest.mark.parametrize("clips", [100, pytest.param(200, marks=pytest.mark.rare), 300])
 @pytest.mark.parametrize("correlation", [0.1, 0.3, 0.6])
 def test_coverage_with_groups(clips: int, correlation: float) -> None:
     rng = np.random.default_rng(0)
