@@ -22,6 +22,7 @@ import traceback
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 from filelock import FileLock
 
@@ -171,6 +172,12 @@ def _serve(kind: str, address: str, owner: str) -> None:
     shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 
+def _end_with_client(connection: socket.socket) -> None:
+    """End this process if the program that started it is killed: pytest-xdist does so after Ctrl-C, and then waits."""
+    connection.recv(1)
+    os._exit(1)
+
+
 def _run(connection: socket.socket) -> int:
     """Run a program in this process, and return its exit status."""
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
@@ -178,6 +185,7 @@ def _run(connection: socket.socket) -> int:
         job = json.loads(lines.readline())
     if job["worker"]:
         gc.unfreeze()  # Hypothesis asks the garbage collection what refers to an object
+        Thread(target=_end_with_client, args=[connection], daemon=True).start()
     else:
         signal.alarm(TIMEOUT)
     os.chdir(job["folder"])
