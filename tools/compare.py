@@ -35,7 +35,7 @@ def shared(a: pd.DataFrame, b: pd.DataFrame) -> pd.Index:
     clips = a.index.intersection(b.index, sort=False)
     if clips.empty:
         raise UserError("A and B share no clip; compare two runs on one data set and split")
-    different = clips[a.loc[clips, "label"] != b.loc[clips, "label"]]
+    different = clips[a["label"][clips] != b["label"][clips]]
     if len(different):
         clip = different[0]
         raise UserError(

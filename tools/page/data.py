@@ -66,5 +66,5 @@ class DataSet:
         """
         if name not in self.clips.index:
             raise UserError(f"no clip {name}")
-        row = pd.Series(self.clips.loc[name])
+        row = self.clips.loc[[name]].iloc[0]
         return RAW / str(row["path"]), row
