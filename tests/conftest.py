@@ -3,6 +3,7 @@
 import gc
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["fakes.small_hub"]
 gc.disable()  # until the libraries are imported: it would search millions of objects that stay
+passed_over = {"modules": 0}
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
@@ -55,9 +57,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Let the garbage collection pass over what was imported; each search of it would take half a second."""
+    _pass_over_imports()
+    gc.enable()
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Do the same for what a test has imported: Accelerate starts a garbage collection after each training."""
+    if len(sys.modules) > passed_over["modules"] + 50:
+        _pass_over_imports()
+
+
+def _pass_over_imports() -> None:
+    passed_over["modules"] = len(sys.modules)
     gc.collect()
     gc.freeze()
-    gc.enable()
 
 
 @pytest.fixture
@@ -102,8 +115,16 @@ def finished(make_once: MakeOnce) -> Path:
 
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the placing of labels and axes, which takes half of the time of evaluate; test_figures.py tests it."""
-    monkeypatch.setattr("stages.evaluate.figures._lay_out", lambda figure: figure.set_layout_engine("none"))
+    """Save empty figures. Drawing takes most of the time of evaluate; test_figures.py tests it."""
+    from matplotlib.figure import Figure
+
+    draw = Figure.savefig
+
+    def draw_nothing(figure: Figure, *args: Any, **kwargs: Any) -> None:
+        figure.clear()
+        draw(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", draw_nothing)
 
 
 @pytest.fixture

@@ -46,12 +46,12 @@ def stages_run(output: str) -> set[str]:
         pytest.param(
             {"download.model.seed": 9}, {"download@model", "resample_encode"} | TRAIN_ON, marks=pytest.mark.rare
         ),
-        ({"split.seed": 9}, SPLIT_ON),
+        pytest.param({"split.seed": 9}, SPLIT_ON, marks=pytest.mark.rare),
         ({"resample_encode.max_seconds": 0.9}, {"resample_encode", "evaluate_baselines"} | TRAIN_ON),
         pytest.param({"resample_encode.workers": 1}, {"resample_encode"} | TRAIN_ON, marks=pytest.mark.rare),
-        ({"train.learning_rate": 0.5}, TRAIN_ON),
+        pytest.param({"train.learning_rate": 0.5}, TRAIN_ON, marks=pytest.mark.rare),
         ({"evaluate.batch_size": 9}, {"evaluate", "publish"}),
-        ({"publish.name": "other"}, {"publish"}),
+        pytest.param({"publish.name": "other"}, {"publish"}, marks=pytest.mark.rare),
         ({}, set()),
     ],
     ids=lambda value: next(iter(value), "nothing") if isinstance(value, dict) else "",

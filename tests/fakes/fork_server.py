@@ -44,19 +44,11 @@ LIBRARIES = {
         *("torch.distributed.tensor", "trio", "truststore", "xxhash"),
     ),
     "stages": (
-        *(
-            *LIGHT,
-            "accelerate",
-            "datasets",
-            "dvclive",
-            "evaluate",
-            "matplotlib.pyplot",
-            "scipy.signal",
-            "scipy.stats",
-            "sklearn.linear_model",
-        ),
-        *("sklearn.metrics", "sklearn.model_selection", "torch.utils.tensorboard", "transformers.trainer"),
-        *("transformers.models.auto.modeling_auto", "transformers.models.hubert.modeling_hubert"),
+        *LIGHT,
+        *("accelerate", "datasets", "dvclive", "evaluate", "matplotlib.pyplot", "scipy.signal", "scipy.stats"),
+        *("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection", "torch.utils.tensorboard"),
+        *("transformers.trainer", "transformers.models.auto.modeling_auto"),
+        *("transformers.models.hubert.modeling_hubert", "hypothesis.strategies"),
     ),
 }
 # Without the site module, it starts in hundredths of a second.
@@ -103,7 +95,13 @@ def make_dvc() -> Path:
 
 
 def make_worker() -> Path:
-    """Write a program `python` for the processes of pytest-xdist, which have no time limit, and return its path."""
+    """Write a program `python` for the processes of pytest-xdist, which have no time limit, and return its path.
+
+    The other servers start meanwhile, on another core.
+    """
+    _find_folder()  # before the threads, which would make several
+    for kind in LIBRARIES:
+        Thread(target=start_server, args=[kind], daemon=True).start()
     return _make_program("python", "stages", worker=True) / "python"
 
 
@@ -119,9 +117,7 @@ def _make_program(name: str, kind: str, *first: str, worker: bool = False) -> Pa
 @cache
 def start_server(kind: str) -> str:
     """Start a server, if it does not run yet, and return its address."""
-    if "FORK_SERVERS" not in os.environ:  # this is the process of pytest, not one of pytest-xdist
-        os.environ["FORK_SERVERS"] = f"{os.getpid()} {tempfile.mkdtemp(prefix='fork-servers-')}"
-    owner, folder = os.environ["FORK_SERVERS"].split(" ", 1)
+    owner, folder = _find_folder()
     address = Path(folder, kind)
     with FileLock(f"{address}.lock"):
         if not address.exists():
@@ -132,6 +128,14 @@ def start_server(kind: str) -> str:
             server.stdout.close()
             server.returncode = 0  # it ends after this process, so nobody waits for it
     return str(address)
+
+
+def _find_folder() -> tuple[str, str]:
+    """Return the process after whose end the servers end, and their folder."""
+    if "FORK_SERVERS" not in os.environ:  # this is the process of pytest, not one of pytest-xdist
+        os.environ["FORK_SERVERS"] = f"{os.getpid()} {tempfile.mkdtemp(prefix='fork-servers-')}"
+    owner, folder = os.environ["FORK_SERVERS"].split(" ", 1)
+    return owner, folder
 
 
 def _is_running(pid: int) -> bool:
@@ -184,7 +188,6 @@ def _run(connection: socket.socket) -> int:
     with connection.makefile() as lines:
         job = json.loads(lines.readline())
     if job["worker"]:
-        gc.unfreeze()  # Hypothesis asks the garbage collection what refers to an object
         Thread(target=_end_with_client, args=[connection], daemon=True).start()
     else:
         signal.alarm(TIMEOUT)

@@ -1,9 +1,11 @@
 """Encodings that are killed and go on from their complete shards."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import digests, set_params, user_error, write_clips
+from helpers import digests, make_workspace, set_params, user_error, write_clips
 from resample_encode.test_resample_encode import WAVEFORM
 from train.test_checkpoints import start
 from transformers import HubertConfig
@@ -44,22 +46,27 @@ def kill(function: str, call: int) -> list[str]:
 
 
 @pytest.fixture
-def expected(workspace: Path) -> dict[str, str]:
+def expected(make_once: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The digests of an encoding that was not interrupted, whose output has been removed as DVC does it."""
-    clips = write_clips(workspace / "clips", number=CLIPS // 2, seconds=0.1)
-    (clips / "b/b.00299.wav").unlink()  # so that no number of clips is even
-    set_params(workspace, {"download.dataset": {"source": "folder", "path": "clips", "max_rejected": 0}})
-    set_params(workspace, {"resample_encode.workers": 2})
-    download_dataset()
-    WAVEFORM.save_pretrained(BASE)
-    HubertConfig().save_pretrained(BASE)
-    main()
-    assert not list(KEPT.iterdir())
-    found = digests(ENCODED)
-    for file in ENCODED.iterdir():
-        file.unlink()
-    ENCODED.rmdir()
-    return found
+
+    def make(folder: Path) -> None:
+        clips = write_clips(make_workspace(folder) / "clips", number=CLIPS // 2, seconds=0.1)
+        (clips / "b/b.00299.wav").unlink()  # so that no number of clips is even
+        set_params(folder, {"download.dataset": {"source": "folder", "path": "clips", "max_rejected": 0}})
+        set_params(folder, {"resample_encode.workers": 2})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            download_dataset()
+            WAVEFORM.save_pretrained(BASE)
+            HubertConfig().save_pretrained(BASE)
+            main()
+            assert not list(KEPT.iterdir())
+
+    encoded = make_once("encoded", make)
+    shutil.copytree(encoded, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(ENCODED)
+    return digests(encoded / ENCODED)
 
 
 @pytest.mark.slow

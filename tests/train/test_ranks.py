@@ -57,10 +57,8 @@ def test_error_of_a_process_is_reported(tmp_path: Path, monkeypatch: pytest.Monk
     assert user_error(lambda: raise_reported(tmp_path)).key == "train.spec_augment"
 
 
-RARE = [pytest.param(how, marks=pytest.mark.rare) for how in ("memory", "refused")]
-
-
-@pytest.mark.parametrize("how", ["killed", *RARE])
+@pytest.mark.rare
+@pytest.mark.parametrize("how", ["killed", "memory", "refused"])
 def test_failed_process_ends_all(how: str) -> None:
     if how == "memory":
         with pytest.raises(torch.OutOfMemoryError):
