@@ -1,14 +1,17 @@
 # Each target installs what it needs. Requires only Python 3.11 or newer, git and make.
 PYTHON ?= python3
 VENV := .venv
-# uv takes a third of pip's time. It does not know pip's settings: those of the environment are passed on, and pip
-# installs if uv cannot, such as with a mirror in pip.conf.
-export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
-export UV_INDEX ?= $(PIP_EXTRA_INDEX_URL)
-export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-export UV_INDEX_STRATEGY ?= unsafe-best-match
-UV_INSTALL = $(VENV)/bin/uv pip install --python $(VENV) --constraint constraints.txt --editable
+# uv takes a third of pip's time. It gets pip's indexes and links from the environment, but does not read pip.conf: with
+# settings there, use `make INSTALLER=pip`. If uv fails, pip installs.
+INSTALLER ?= uv
 PIP_INSTALL = $(VENV)/bin/pip install --no-compile --constraint constraints.txt --editable
+ifeq ($(INSTALLER),uv)
+UV_INSTALL = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL}" UV_INDEX="$${UV_INDEX:-$$PIP_EXTRA_INDEX_URL}" \
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$(echo $$PIP_FIND_LINKS | tr ' ' ,)}" $(VENV)/bin/uv pip install \
+	$${PIP_EXTRA_INDEX_URL:+--index-strategy unsafe-best-match} --python $(VENV) --constraint constraints.txt --editable
+else
+UV_INSTALL = false
+endif
 # The installers compile nothing, which saves a minute; Python must then keep what it compiles.
 IN_VENV := PYTHONDONTWRITEBYTECODE= PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # More processes than cores, because many tests wait for other processes. torch has one thread in each of them, as more
@@ -57,7 +60,7 @@ help:  ## print this list
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --disable-pip-version-check --no-compile --constraint constraints.txt uv
+	-$(VENV)/bin/pip install --disable-pip-version-check --no-compile --constraint constraints.txt --only-binary uv --upgrade pip uv
 	$(UV_INSTALL) . || $(PIP_INSTALL) .
 	@touch $@
 

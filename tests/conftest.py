@@ -16,7 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["fakes.small_hub"]
 gc.disable()  # until the libraries are imported: it would search millions of objects that stay
-passed_over = {"modules": 0}
+modules_passed_over = [0]  # their number
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
@@ -61,14 +61,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.enable()
 
 
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Do the same for what a test has imported: Accelerate starts a garbage collection after each training."""
-    if len(sys.modules) > passed_over["modules"] + 50:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Let it also pass over what a test imported: Accelerate starts a garbage collection after each training."""
+    yield
+    if len(sys.modules) > modules_passed_over[0] + 50:
         _pass_over_imports()
 
 
 def _pass_over_imports() -> None:
-    passed_over["modules"] = len(sys.modules)
+    """Let the garbage collection pass over all objects that exist, after it has removed those that are not used."""
+    modules_passed_over[0] = len(sys.modules)
     gc.collect()
     gc.freeze()
 
@@ -116,7 +119,7 @@ def finished(make_once: MakeOnce) -> Path:
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save empty figures. Drawing takes most of the time of evaluate; test_figures.py tests it."""
-    from matplotlib.figure import Figure
+    from stages.evaluate.figures import Figure
 
     draw = Figure.savefig
 

@@ -47,7 +47,7 @@ def draw_elsewhere(folder: Path, result: Result, environment: dict[str, str]) ->
     return (folder / "result.png").read_bytes(), (folder / "result.svg").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_environment_changes_no_figure(tmp_path: Path) -> None:
     """A notebook's backend, a user's matplotlibrc, and a HOME in which nobody can write."""
     environment = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "HOME": "/proc/nowhere"}

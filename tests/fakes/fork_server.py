@@ -48,7 +48,9 @@ LIBRARIES = {
         *("accelerate", "datasets", "dvclive", "evaluate", "matplotlib.pyplot", "scipy.signal", "scipy.stats"),
         *("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection", "torch.utils.tensorboard"),
         *("transformers.trainer", "transformers.models.auto.modeling_auto"),
-        *("transformers.models.hubert.modeling_hubert", "hypothesis.strategies"),
+        "transformers.models.hubert.modeling_hubert",
+        # Only the tests use it. It asks the garbage collection what refers to an object, so import it before gc.freeze.
+        "hypothesis.strategies",
     ),
 }
 # Without the site module, it starts in hundredths of a second.
@@ -97,7 +99,7 @@ def make_dvc() -> Path:
 def make_worker() -> Path:
     """Write a program `python` for the processes of pytest-xdist, which have no time limit, and return its path.
 
-    The other servers start meanwhile, on another core.
+    The other servers start at the same time: each imports on one core.
     """
     _find_folder()  # before the threads, which would make several
     for kind in LIBRARIES:
@@ -152,6 +154,8 @@ def _serve(kind: str, address: str, owner: str) -> None:
     for library in LIBRARIES[kind]:
         import_module(library)
     assert (kind == "stages") == ("huggingface_hub" in sys.modules)
+    if not _is_running(int(owner)):
+        return  # another server may have removed the folder
     gc.collect()
     gc.freeze()  # or the garbage collection of each fork copies all memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes the forks that ended

@@ -58,7 +58,7 @@ def test_predictions_without_params(project: Path, run_tool: RunTool, name: str)
     assert f"{name} does not name the params of a fold" in error_of(lambda: run_tool(crossval, "f0", name))
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_experiments_of_dvc(project: Path, run_tool: RunTool) -> None:
     command = (
         "python -c \"import yaml; f = yaml.safe_load(open('params.yaml'))['split']['fold'];"

@@ -61,6 +61,7 @@ def test_damage_in_the_cache_is_named_and_repaired(output: str, copied: Path) ->
     assert not git(copied, "status", "--porcelain")
 
 
+@pytest.mark.rare
 def test_object_damaged_in_both_is_made_again(copied: Path) -> None:
     """With links, the cache and the workspace share the file."""
     clip = next(Path("data/raw/audio").rglob("*.wav"))

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from fakes.failing_rank import fail
 from helpers import set_params, user_error
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from stages.common.paths import RUNS
 from stages.train.__main__ import main
@@ -68,6 +70,17 @@ def test_failed_process_ends_all(how: str) -> None:
     assert error.key == (None if how == "killed" else "train.spec_augment")
     if how == "killed":
         assert str(error).startswith("process 1 ended with SIGKILL; run dvc repro")
+
+
+def test_killed_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch reports it; test_failed_process_ends_all kills a real one."""
+    failure = ProcessFailure(local_rank=1, pid=1, exitcode=-signal.SIGKILL, error_file="none")
+
+    def launch(*args: object) -> Callable[..., object]:
+        raise ChildFailedError("train", {1: failure})
+
+    monkeypatch.setattr("stages.train.ranks.elastic_launch", launch)
+    assert str(user_error(lambda: run(fail, (), 2))).startswith("process 1 ended with SIGKILL; run dvc repro")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
