@@ -117,7 +117,11 @@ def test_packages_have_a_purpose_only(package: Path) -> None:
     assert len(tree.body) == 1
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "module",
+    [*MODULES, *(ROOT / "tools").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_modules_stay_small(module: Path) -> None:
     text = module.read_text()
     assert len(text.splitlines()) <= 250 or module.name == "synthetic_music.py"

@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,11 +108,8 @@ def classify_clips(models: dict[str, Path], clips: list[Clip], threads: int | No
                 classifier.run(inputs)
         nonlocal n_windows
         n_windows += len(inputs)
-        logits = []
-        for number, classifier in enumerate(loaded):
-            start = time.perf_counter()
-            logits.append(classifier.run(inputs))
-            seconds[number] += time.perf_counter() - start
+        logits, times = zip(*(_time_run(classifier.run, inputs) for classifier in loaded))
+        seconds[:] += times
         return np.stack(logits, axis=1)
 
     together = dataclasses.replace(loaded[0], run=run_all)
@@ -128,6 +126,11 @@ def classify_clips(models: dict[str, Path], clips: list[Clip], threads: int | No
     if not has_segments:  # the other windows of a longer clip are classified, but not used
         seconds *= len(clips) / n_windows
     return np.array(together.labels)[best], seconds
+
+
+def _time_run(run: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray) -> tuple[np.ndarray, float]:
+    start = time.perf_counter()
+    return run(inputs), time.perf_counter() - start
 
 
 def report(models: dict[str, Path], clips: list[Clip], threads: int | None) -> None:

@@ -72,23 +72,27 @@ def add_try(answers: Answers, data: DataSet) -> None:
         )
         examples = data.list_examples()
         if examples:
-            labels = data.clips["label"].to_dict()
-            names = [f"{show_with_spaces(labels[name])}: {show_with_spaces(name)}" for name in examples]
-            samples = gr.Dataset(
-                components=[gr.Textbox(visible=False)],
-                samples=[[name] for name in names],
-                sample_labels=names,
-                samples_per_page=10,
-                type="index",
-                min_width=320,
-                label="Clips of the test split, with their labels",
-                elem_id="examples",
-            )
+            samples = _list_samples(data, examples)
     result = gr.HTML(elem_id="result")
     for event in (recorder.upload, recorder.stop_recording):
         event(upload, recorder, [recorder, result], **PRIVATE)
     if examples:
         samples.click(example, samples, result, **PRIVATE)
+
+
+def _list_samples(data: DataSet, examples: list[str]) -> gr.Dataset:
+    labels = data.clips["label"].to_dict()
+    names = [f"{show_with_spaces(labels[name])}: {show_with_spaces(name)}" for name in examples]
+    return gr.Dataset(
+        components=[gr.Textbox(visible=False)],
+        samples=[[name] for name in names],
+        sample_labels=names,
+        samples_per_page=10,
+        type="index",
+        min_width=320,
+        label="Clips of the test split, with their labels",
+        elem_id="examples",
+    )
 
 
 def show_recording(file: Path, title: str, note: str, bars: str = "") -> str:
