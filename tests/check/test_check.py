@@ -65,6 +65,7 @@ NAMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", NAMED, ids=lambda place: place.__name__)
 def test_named_file_in_an_output(place: Callable[[], dict[str, object]], workspace: Path) -> None:
     set_params(workspace, place())

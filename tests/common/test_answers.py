@@ -15,6 +15,7 @@ LABELS = ["a", "noise", "b"]
 LOGITS = arrays(np.float64, (4, 3), elements=st.floats(-50, 50))
 
 
+@pytest.mark.slow
 @given(LOGITS, st.floats(0.1, 10))
 def test_temperature_does_not_change_the_most_probable_label(logits: np.ndarray, temperature: float) -> None:
     probabilities = to_probabilities(logits, temperature)

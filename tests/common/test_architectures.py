@@ -123,6 +123,7 @@ STABLE = ("hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
 KINDS = [(kind, False) for kind, model in MODEL_TYPES.items() if {"projector", "same_frames"} <= model.has]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "stable"), [*KINDS, *((kind, True) for kind in STABLE)])
 def test_cached_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, stable: bool) -> None:
     """The head gets what the complete, the weighted and the cut model would give it."""

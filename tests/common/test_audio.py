@@ -167,6 +167,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_channels(tmp_path: Path) -> None:
     """The peak of a process, by the operating system: the mono clip, its spectra, and a few blocks."""
     files = [tmp_path / "100-channels.wav", tmp_path / "8-channels.wav"]

@@ -112,6 +112,7 @@ def test_exact_match_comes_first() -> None:
     assert match_names(["A", "a", "a.wav"], {"a": "x"}) == {"a": "a"}
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(min_size=1), unique=True))
 def test_each_clip_matches_itself(names: list[str]) -> None:
     assert match_names(names, dict.fromkeys(names, "a")) == {name: name for name in names}

@@ -13,6 +13,7 @@ from helpers import ROOT, simulate_t4, user_error
 from stages.common import device
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "visible"), [("train", "2"), ("evaluate", "2,3")])
 def test_first_of_several_gpus(tmp_path: Path, stage: str, visible: str) -> None:
     """With more than one, the Trainer would multiply the batch size. Evaluation uses all."""
@@ -25,6 +26,7 @@ def test_first_of_several_gpus(tmp_path: Path, stage: str, visible: str) -> None
     assert found.stderr.strip() == visible
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_freed_memory_is_used_again() -> None:
     """Without the setting, Linux has to clear the pages of each array again."""

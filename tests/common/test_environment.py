@@ -49,6 +49,7 @@ def test_train_runs_alone_with_left_over_variables(copied: Path) -> None:
     assert digests(Path("models/finetuned")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["stages.split", "tools.compare"])
 def test_checkout_is_found_without_the_current_folder(module: str, tmp_path: Path) -> None:
     """With PYTHONSAFEPATH, Python finds only what is installed."""

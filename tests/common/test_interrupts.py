@@ -36,6 +36,7 @@ def is_composing(stage: subprocess.Popen[str]) -> bool:
     return PARTIAL.exists() and len(psutil.Process(stage.pid).children()) > 0 and len(list(PARTIAL.rglob("*.wav"))) > 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [*SIGNALS[:2], pytest.param(SIGNALS[2], marks=pytest.mark.rare)],
@@ -58,6 +59,7 @@ def test_signal_ends_all_processes_with_one_line(number: signal.Signals, workspa
     assert not Path("data/raw").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("milliseconds", [150, 300, 600])
 def test_signal_during_imports(milliseconds: int, workspace: Path) -> None:
     """The stage imports torch for seconds."""

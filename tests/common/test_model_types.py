@@ -64,6 +64,7 @@ def test_damaged_config(tmp_path: Path, content: bytes) -> None:
     assert read_config(tmp_path) == {"model_type": "hubert"}
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     kind=st.sampled_from([kind for kind, described in MODEL_TYPES.items() if "feature_encoder" in described.has]),

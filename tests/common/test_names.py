@@ -90,6 +90,7 @@ def write_results(labels: list[str]) -> tuple[Result, dict[str, Any], dict[str, 
     return Result(read_epochs(paths.EPOCHS), 1, predictions.to_table(), metrics["reliability"], answer), metrics, totals
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=1)
 @given(st.lists(names().filter(lambda name: name not in RESERVED), min_size=5, max_size=9, unique=True))
 @example(HARD_NAMES)

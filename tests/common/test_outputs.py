@@ -132,6 +132,7 @@ def assert_whole(possible: set[str], names: set[str]) -> None:
     assert set(contents()) == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "call", ["rename", "unlink", *(pytest.param(call, marks=pytest.mark.rare) for call in ("rmdir", "fsync"))]
 )

@@ -249,6 +249,7 @@ def test_damaged_lock_is_ignored(folder: Path, content: bytes) -> None:
     check_params("download", "dataset")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "mistakes"),
     [

@@ -50,6 +50,7 @@ def test_other_errors_are_raised() -> None:
         run_command(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stderr", [subprocess.PIPE, subprocess.STDOUT])
 def test_output_without_reader_ends_quietly(stderr: int) -> None:
     """As in `python -m tools.classify ... | head`, without and with `2>&1`."""
@@ -67,6 +68,7 @@ run_command(lambda: [print("line", file=sys.{stream}) for _ in range(100_000)])"
         assert process.wait() == 141
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
 def test_names_in_any_encoding(encoding: str) -> None:
     code = "from stages.common.stage import run_command; run_command(lambda: print('日本 café'))"
@@ -75,6 +77,7 @@ def test_names_in_any_encoding(encoding: str) -> None:
     assert done.stdout.strip() == "日本 café".encode(encoding, "backslashreplace")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str, tmp_path: Path) -> None:
     kind = "dvc" if command in WITH_DVC else "stages"
@@ -93,6 +96,7 @@ def test_help(command: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_objects_of_libraries_are_searched_rarely(workspace: Path) -> None:
     """A million objects stay, as those of imported libraries do. The printing function runs when Python ends."""
     code = """import atexit, gc

@@ -91,6 +91,7 @@ def test_other_errors_are_not_described(error: Exception) -> None:
     assert describe_full_disk(error, [Path("file")]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "words"), [("ulimit -n 12", "too many open files"), ("ulimit -f 10", "ulimit -f")])
 def test_limits_of_a_shell(limit: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(

@@ -104,6 +104,7 @@ def test_random_labels_stay_at_chance(tmp_path: Path) -> None:
     assert 0.25 < accuracies["spectrum"] < 0.75
 
 
+@pytest.mark.slow
 def test_only_first_seconds_count(tmp_path: Path) -> None:
     """The labels differ after the first second only."""
     for label, hz in (("a", 500), ("b", 3000)):

@@ -40,6 +40,7 @@ def draw_logits(draw: st.DrawFn) -> Logits:
     return make_logits(values[: len(actual)], actual)._replace(rows=rows, values=values)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(draw_logits())
 def test_temperature_never_makes_the_loss_worse(logits: Logits) -> None:
@@ -57,6 +58,7 @@ def test_temperature_of_overconfident_logits_is_found() -> None:
     assert fit_temperature(make_logits(2.5 * values, actual)) == pytest.approx(2.5, rel=0.05)
 
 
+@pytest.mark.slow
 @given(SCORES, SCORES, st.floats(0, 1), st.none() | st.floats(0, 1))
 def test_threshold_satisfies_its_limits(
     scores: np.ndarray, background: np.ndarray, share: float, min_accuracy: float | None
@@ -86,6 +88,7 @@ def test_accuracy_that_no_threshold_reaches_is_reported(capsys: pytest.CaptureFi
     assert "no threshold gives an accuracy of 0.9" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @given(SCORES, SCORES | st.just(np.array([])))
 def test_curve_rises_with_coverage(scores: np.ndarray, background: np.ndarray) -> None:
     correct = np.arange(len(scores)) % 2 > 0

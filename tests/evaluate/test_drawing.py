@@ -79,6 +79,7 @@ def test_fonts_have_all_characters_but_the_missing() -> None:
     assert label_text("\U000f0000\n", missing) == r"\U000f0000\n"
 
 
+@pytest.mark.slow
 def test_hard_labels_are_drawn_with_one_line_at_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_result(tmp_path / "result.png", make_result(["\U000f0000", *HARD_NAMES[-12:]]), "title")
     printed = capsys.readouterr()

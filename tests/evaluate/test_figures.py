@@ -104,6 +104,7 @@ def test_reliability_skips_empty_bins(axes: Axes, result: Result) -> None:
     np.testing.assert_allclose(axes.collections[-1].get_offsets(), [[0.8, 0.6]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_svg_is_well_formed(name: str, result: Result) -> None:
     svg = render_svg(FIGURES[name], result)
@@ -116,6 +117,7 @@ def test_svg_has_labels_as_text(result: Result) -> None:
     assert {label: texts.count(label) for label in LABELS} == dict.fromkeys(LABELS, 2)
 
 
+@pytest.mark.slow
 def test_confusion_grows_with_labels(result: Result) -> None:
     labels = [f"label {n}" for n in range(50)]
     predictions = pd.DataFrame({"clip": labels, "label": labels, "prediction": labels})
@@ -141,6 +143,7 @@ def test_thousand_labels_fit(axes: Axes, result: Result) -> None:
     assert axes.images[0].get_array().shape == (1000, 1000)
 
 
+@pytest.mark.slow
 def test_png_has_all_figures(tmp_path: Path, result: Result) -> None:
     files = [tmp_path / "first.png", tmp_path / "second.png"]
     for file in files:
@@ -164,6 +167,7 @@ def test_spectrogram_shows_tone() -> None:
     assert rows[image.mean(axis=1).argmax()] == pytest.approx(440, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 10, *(pytest.param(number, marks=pytest.mark.rare) for number in (35, 100))])
 def test_labels_of_the_picture_do_not_overlap_and_are_not_cut_off(
     number: int, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -47,6 +47,7 @@ def test_interval_of_extreme_accuracies() -> None:
     assert accuracy_interval(np.ones(83, dtype=bool), None)[1] == 1.0
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(correct_clips)
 def test_without_groups_is_wilson(correct: np.ndarray) -> None:
@@ -55,6 +56,7 @@ def test_without_groups_is_wilson(correct: np.ndarray) -> None:
         assert accuracy_interval(correct, groups) == pytest.approx((wilson.low, wilson.high), abs=1e-9)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(correct_clips, st.randoms(use_true_random=False))
 def test_groups_only_widen(correct: np.ndarray, random: Random) -> None:
@@ -90,6 +92,7 @@ def test_coverage_without_groups(clips: int) -> None:
     assert 0.93 <= coverage([accuracy_interval(row, None) for row in correct], 0.8) <= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clips", [100, pytest.param(200, marks=pytest.mark.rare), 300])
 @pytest.mark.parametrize("correlation", [0.1, 0.3, 0.6])
 def test_coverage_with_groups(clips: int, correlation: float) -> None:
@@ -101,6 +104,7 @@ def test_coverage_with_groups(clips: int, correlation: float) -> None:
         assert coverage([accuracy_interval(row, None) for row in correct], 0.8) < 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("largest", [1, 10])
 def test_coverage_of_difference(largest: int) -> None:
     rng = np.random.default_rng(0)
@@ -124,6 +128,7 @@ def test_difference_against_numeric_likelihood() -> None:
         assert abs(score) == pytest.approx(1.96, abs=1e-3)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(pairs)
 def test_difference_is_antisymmetric(pairs: np.ndarray) -> None:

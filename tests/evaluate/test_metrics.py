@@ -38,6 +38,7 @@ def draw_predictions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return raw / raw.sum(axis=1, keepdims=True), draw(arrays(int, shape[0], elements=st.integers(0, shape[1] - 1)))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(draw_predictions())
 def test_bins_contain_each_clip_once(predictions: tuple[np.ndarray, np.ndarray]) -> None:
@@ -53,6 +54,7 @@ def test_bins_contain_each_clip_once(predictions: tuple[np.ndarray, np.ndarray])
     assert correct / len(actual) == pytest.approx(accuracy)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(draw_predictions())
 def test_calibration_error_has_bounds(predictions: tuple[np.ndarray, np.ndarray]) -> None:
@@ -82,6 +84,7 @@ def test_certain_predictions() -> None:
     assert calibration_error(certain, np.array([1, 2, 0])) == 1
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(draw_predictions())
 def test_top_2_includes_top_1(predictions: tuple[np.ndarray, np.ndarray]) -> None:
@@ -96,6 +99,7 @@ def test_top_2_by_hand() -> None:
     assert top_2_accuracy(np.array([[0.5, 0.3, 0.2]] * 3), np.array([0, 1, 2])) == pytest.approx(2 / 3)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(draw_predictions())
 def test_cross_entropy_is_mean_log(predictions: tuple[np.ndarray, np.ndarray]) -> None:

@@ -83,6 +83,7 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.evaluate.report.render_svg", lambda draw, result: b"")
 
 
+@pytest.mark.slow
 def test_html_is_well_formed(page: Page) -> None:
     assert page.stray == page.open == []
     assert page.find_all("html") == [{"lang": "en"}]
@@ -204,6 +205,7 @@ def test_actual_label_is_always_listed(tmp_path: Path) -> None:
     assert list(describe_error(row, tmp_path / "a.wav")["probabilities"]) == ["z", "y", "x", "t"]
 
 
+@pytest.mark.slow
 def test_same_content_gives_same_bytes(example: str, content: dict[str, Any], tmp_path: Path) -> None:
     assert render_report(tmp_path, content) == example
 
@@ -255,6 +257,7 @@ def test_fifty_labels_fit(tmp_path: Path) -> None:
     assert float(confusion.attrib["width"].removesuffix("pt")) > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_many_labels_list_errors(tmp_path: Path) -> None:
     """The complete matrix of 1000 labels would have a million cells."""
@@ -266,6 +269,7 @@ def test_many_labels_list_errors(tmp_path: Path) -> None:
     assert "actual predicted clips label 0 label 1 1 label 1 label 2 1 label 2 label 3 1" in page.text
 
 
+@pytest.mark.slow
 def test_report_stays_small(tmp_path: Path) -> None:
     """Loud noise is the worst case of both MP3 and PNG."""
     content = make_content(tmp_path, ["x", "y"], clips=3, wrong=3)

@@ -68,6 +68,7 @@ def test_error_of_a_task_names_the_clip(
     assert digests(ENCODED) == four_shards
 
 
+@pytest.mark.slow
 def test_nothing_imports_ray_without_an_address() -> None:
     modules = "stages.resample_encode.encoder, stages.train.ranks, stages.train.training"
     code = f"import sys, {modules}; sys.exit(int('ray' in sys.modules))"
@@ -75,6 +76,7 @@ def test_nothing_imports_ray_without_an_address() -> None:
     subprocess.run([make_python() / "python", "-c", code], cwd=ROOT, env=env, check=True)
 
 
+@pytest.mark.slow
 def test_no_cluster_at_the_address(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     prepare(workspace)

@@ -51,6 +51,7 @@ def rewrite_clip(file: Path, samples: np.ndarray, subtype: str = "PCM_16") -> No
     write_table(CLIPS, clips)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(BASES))
 def test_rows_are_feature_extractor_output(workspace: Path, kind: str) -> None:
     extractor, config = BASES[kind]
@@ -70,6 +71,7 @@ def test_rows_are_feature_extractor_output(workspace: Path, kind: str) -> None:
         np.testing.assert_array_equal(expected.astype(np.float16), row[column].astype(np.float16))
 
 
+@pytest.mark.slow
 def test_rows_in_several_files(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     prepare(workspace, workers=1)
     main()
@@ -85,6 +87,7 @@ def test_rows_in_several_files(workspace: Path, monkeypatch: pytest.MonkeyPatch,
     assert capsys.readouterr().out.endswith(f"6 clips at 16000 Hz, {sizes / 1e6:.0f} MB\n")
 
 
+@pytest.mark.slow
 def test_workers_change_no_bytes(workspace: Path) -> None:
     prepare(workspace, workers=1)
     main()
@@ -94,6 +97,7 @@ def test_workers_change_no_bytes(workspace: Path) -> None:
     assert digests(ENCODED) == expected
 
 
+@pytest.mark.slow
 def test_each_thread_multiplies_matrices_alone(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the feature extractor of Whisper does. One clip is encoded before the threads start."""
     prepare(workspace)
@@ -110,6 +114,7 @@ def test_each_thread_multiplies_matrices_alone(workspace: Path, monkeypatch: pyt
     assert counts == [2, *[1] * 6]
 
 
+@pytest.mark.slow
 def test_feature_extractor_settings(workspace: Path) -> None:
     prepare(workspace, feature_extractor={"do_normalize": False})
     main()
@@ -144,6 +149,7 @@ def test_too_short_clip_refused(workspace: Path) -> None:
     assert not ENCODED.exists()
 
 
+@pytest.mark.slow
 def test_clip_too_short_for_ast_is_named(workspace: Path) -> None:
     extractor, config = BASES["ast"]
     prepare(workspace, extractor, config, feature_extractor={})
@@ -166,6 +172,7 @@ def test_clip_that_becomes_silence_is_reported(
     assert "warning: silent in the first 1.0 s at 16000 Hz: 1 clips (b.00001)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_clips_that_are_cut_are_counted(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(workspace, max_seconds=0.25)
     main()
@@ -202,6 +209,7 @@ def test_damaged_clip_is_named(workspace: Path, damage: str) -> None:
     assert not ENCODED.exists()
 
 
+@pytest.mark.slow
 def test_segments_of_long_clips(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Each is normalised alone; those of a clip are in one file. Shorter clips do not change."""
     monkeypatch.setattr("stages.common.encoded_clips.SHARD_CLIPS", 4)
@@ -230,6 +238,7 @@ def test_segments_of_long_clips(workspace: Path, monkeypatch: pytest.MonkeyPatch
         np.testing.assert_array_equal(row["input_values"].astype(np.float16), expected[0].astype(np.float16))
 
 
+@pytest.mark.slow
 def test_silent_segment_is_reported(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(workspace, max_seconds=1.0, segments=True)
     rewrite_clip(RAW / "audio/c/c.00001.wav", np.concatenate([tone(), np.zeros(22_050), tone()]))

@@ -18,6 +18,7 @@ def assignment_error(labels: np.ndarray, groups: np.ndarray | None = None, **val
     return user_error(lambda: assign_splits(labels, groups, split_params(**values)))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     sizes=st.lists(st.integers(10, 40), min_size=2, max_size=5),
@@ -68,6 +69,7 @@ def test_seed_changes_split() -> None:
     assert (first != second).any()
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     sizes=st.lists(st.integers(12, 30), min_size=2, max_size=4),
@@ -96,6 +98,7 @@ def test_folds_partition_clips(
             assert all(abs(test[f"label{i}"] - size / folds) < 2 for i, size in enumerate(sizes))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     sizes=st.lists(st.integers(20, 40), min_size=2, max_size=4),
@@ -148,6 +151,7 @@ def test_one_group_cannot_be_cut() -> None:
     assert "20 clips are in one group" in str(error)
 
 
+@pytest.mark.slow
 def test_grouped_share_rounds_to_fold() -> None:
     """0.15 is three folds of twenty."""
     labels = repeat_labels({"a": 200, "b": 200})
@@ -170,6 +174,7 @@ def test_folds_need_clips_per_label() -> None:
     assert str(error).endswith("set it lower, or add clips")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.integers(2, 30), min_size=2, max_size=12),

@@ -124,6 +124,7 @@ def test_validation_cannot_be_cut_from_train(workspace: Path, train: int, artist
     run_published(published, validation_size=0, groups=groups)
 
 
+@pytest.mark.slow
 def test_each_label_keeps_a_train_clip(workspace: Path) -> None:
     sizes = {f"rare{n}": 1 for n in range(20)} | {f"label{n}": 40 for n in range(8)}
     clips = number_clips(sizes | {"b": 2})

@@ -47,6 +47,7 @@ def run_preset(preset: str) -> dict[str, Any]:
     return run_split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["sorted", "archive", "shuffled"])
 def test_random_matches_course(workspace: Path, order: str) -> None:
     names = sorted(read_gtzan()["clip"])
@@ -66,6 +67,7 @@ def test_random_matches_course(workspace: Path, order: str) -> None:
     assert report["leakage"]["artist"] == {"test_clips": 100, "known": 90, "shared": 57}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["random", "stratified", "grouped"])
 def test_source_order_changes_nothing(workspace: Path, method: str) -> None:
     results = []
@@ -87,6 +89,7 @@ def test_course_split_leaks(workspace: Path) -> None:
     assert 55 <= leakage["artist"]["shared"] <= 73
 
 
+@pytest.mark.slow
 def test_grouped_gtzan_leaks_nothing(workspace: Path) -> None:
     report = run_preset("gtzan")
     shared = {name: leak["shared"] for name, leak in report["leakage"].items()}
@@ -95,6 +98,7 @@ def test_grouped_gtzan_leaks_nothing(workspace: Path) -> None:
     assert min(counts["test"] for counts in report["per_label"]) >= 5
 
 
+@pytest.mark.slow
 def test_fault_filtered_preset(workspace: Path) -> None:
     """The list leaves out 70 clips, and contains a clip whose file was rejected."""
     report = run_preset("gtzan-fault-filtered")
@@ -118,6 +122,7 @@ def test_gtzan_folds_leak_nothing(workspace: Path) -> None:
     assert sorted(tested) == sorted(read_gtzan()["clip"])
 
 
+@pytest.mark.slow
 def test_large_group_is_reported(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clips = number_clips({"a": 40, "b": 40})
     write_raw(clips)

@@ -150,6 +150,7 @@ def test_suspects_are_ranked() -> None:
     assert [one.reason for one in ranked][3:] == [suspects.CONFIDENT, suspects.DIFFERENT, suspects.OUTLIER]
 
 
+@pytest.mark.slow
 def test_folds_of_experiments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = ["c0,x,x,0.7,0.3", "c1,z,z,0.3,0.7", "c2,x,z,0.4,0.6", "c3,z,z,0.2,0.8"]
     for fold in range(2):

@@ -57,6 +57,7 @@ def write_melody(file: str) -> None:
     soundfile.write(file, np.concatenate([*parts, noise]), 16_000)
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_evaluate(
     finished: Path, classify: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ def test_numbers_are_those_of_evaluate(
     assert answers["file_label"].tolist() == [labels[i] for i in averaged.argmax(axis=1)]
 
 
+@pytest.mark.slow
 def test_mixed_files(classify: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for suffix, rate, channels in [("wav", 8_000, 1), ("flac", 48_000, 2), ("ogg", 44_100, 2), ("mp3", 32_000, 1)]:
         write(f"in/deep/{suffix}.{suffix}", 1.5, rate, channels)
@@ -117,6 +119,7 @@ def test_mixed_files(classify: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_table(Path("p.csv"))["file"].tolist()[7:] == ["in/text.wav"]
 
 
+@pytest.mark.slow
 def test_none_of_these(classify: Run) -> None:
     """No probability is above 1. The most probable labels move to the next columns."""
     write_melody("in.wav")
@@ -139,6 +142,7 @@ def test_none_of_these(classify: Run) -> None:
     assert classify("in.wav", "--threshold", 1.1)[2] == 2
 
 
+@pytest.mark.slow
 def test_formats_agree(classify: Run) -> None:
     write_melody("in.wav")
     options = ("in.wav", "--window", 0.5, "--hop", 0.25)
@@ -182,6 +186,7 @@ def parse_audacity(file: str) -> list[tuple[float, float, str]]:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["t.csv", "t.json"])
 def test_cut_off_results_are_completed(name: str, classify: Run) -> None:
     for number in range(3):
@@ -195,6 +200,7 @@ def test_cut_off_results_are_completed(name: str, classify: Run) -> None:
         assert Path(name).read_bytes() == complete
 
 
+@pytest.mark.slow
 def test_other_options_are_refused(classify: Run, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write("in/a.wav")
     write("in/b/a.wav")
@@ -215,6 +221,7 @@ def test_other_options_are_refused(classify: Run, finished: Path, monkeypatch: p
         assert reason in error_of(tool.main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "seconds"), [("ast", "0.655"), ("whisper", "2")])
 def test_spectrogram_models(architecture: str, seconds: str, classify: Run) -> None:
     """Their feature extractors cut longer clips."""
@@ -232,6 +239,7 @@ def test_spectrogram_models(architecture: str, seconds: str, classify: Run) -> N
     assert len(out.splitlines()) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg")
 def test_containers_go_through_ffmpeg(classify: Run) -> None:
     import subprocess

@@ -56,6 +56,7 @@ def test_windows_are_those_of_the_complete_recording(
         np.testing.assert_array_equal(window, expected.astype(np.float32))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(noise: np.ndarray, tmp_path: Path) -> None:
     file = tmp_path / "x.flac"
     with soundfile.SoundFile(file, "w", RATE, 1) as sound:

@@ -47,6 +47,7 @@ def test_groups_widen_interval() -> None:
     assert "240 clips in 24 groups (McNemar's test ignores groups)" in sentence
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.tuples(*[st.integers(0, 30)] * 4).filter(any))
 def test_verdict_agrees_with_mcnemar(counts: tuple[int, int, int, int]) -> None:

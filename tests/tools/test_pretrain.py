@@ -22,6 +22,7 @@ def filter_bank() -> HubertModel:
     return model.eval()
 
 
+@pytest.mark.slow
 def test_two_steps(tmp_path: Path) -> None:
     pretrain(tmp_path, clips=2, steps=2, seed=0)
     model = HubertModel.from_pretrained(tmp_path)

@@ -73,6 +73,7 @@ def test_damaged_study(tmp_path: Path) -> None:
     assert "file is not a database; if it is damaged, remove" in message
 
 
+@pytest.mark.slow
 def test_deleted_study(tmp_path: Path) -> None:
     assert "dvc exp remove x-0 x-winner" in str(user_error(lambda: open_study(tmp_path)))
 
@@ -127,6 +128,7 @@ def test_trials_share_the_checkpoints(workspace: Path, monkeypatch: pytest.Monke
     assert CHECKPOINTS.top() == workspace / ".dvc" / "tmp" / "checkpoints"
 
 
+@pytest.mark.slow
 def test_few_clips_give_a_wide_interval() -> None:
     rng = np.random.default_rng(0)
     for number in (3, 6, 12):
@@ -139,6 +141,7 @@ def test_few_clips_give_a_wide_interval() -> None:
     assert high > 0.1
 
 
+@pytest.mark.slow
 def test_many_clips_need_little_memory() -> None:
     correct = np.random.default_rng(0).random((4000, 3)) < 0.8
     tracemalloc.start()
@@ -188,6 +191,7 @@ def test_report_says_if_clips_are_few(number: int, few: bool) -> None:
     assert "groups" not in "".join(describe_gain(table, 0, table[0], np.arange(2 * number), None))
 
 
+@pytest.mark.slow
 def test_gain_is_corrected_for_the_choice() -> None:
     rng = np.random.default_rng(0)
     covered, uncorrected = [], []

@@ -172,6 +172,7 @@ def test_invalid_grid(workspace: Path, set_param: str, expected: str) -> None:
     assert expected in line
 
 
+@pytest.mark.slow
 def test_names(workspace: Path) -> None:
     def names(*set_param: str) -> list[str]:
         return [experiment.name for experiment in list_experiments(list(set_param))]

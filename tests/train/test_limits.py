@@ -82,6 +82,7 @@ def build_all() -> None:
     build_model(BASE, ["x", "y"], load_params("train", TrainParams))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", EACH_ARCHITECTURE)
 @pytest.mark.parametrize(("values", "refusing"), REQUESTS, ids=[json.dumps(values) for values, _ in REQUESTS])
 def test_check_refuses_what_the_stages_refuse(

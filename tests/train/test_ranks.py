@@ -3,8 +3,8 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import psutil
@@ -76,7 +76,7 @@ def test_killed_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """As torch reports it; test_failed_process_ends_all kills a real one."""
     failure = ProcessFailure(local_rank=1, pid=1, exitcode=-signal.SIGKILL, error_file="none")
 
-    def launch(*args: object) -> Callable[..., object]:
+    def launch(*args: object) -> NoReturn:
         raise ChildFailedError("train", {1: failure})
 
     monkeypatch.setattr("stages.train.ranks.elastic_launch", launch)

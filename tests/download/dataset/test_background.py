@@ -38,6 +38,7 @@ def set_source(workspace: Path, **keys: Any) -> None:
     set_params(workspace, {"download.dataset": source | keys})
 
 
+@pytest.mark.slow
 def test_label_is_the_background(clips: Path) -> None:
     set_source(clips, background="Noise")
     download_dataset()
@@ -48,6 +49,7 @@ def test_label_is_the_background(clips: Path) -> None:
     assert "background" not in read_json(DATASET_SOURCE)
 
 
+@pytest.mark.slow
 def test_folder_becomes_a_label(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     set_source(clips, background="./other")
     download_dataset()

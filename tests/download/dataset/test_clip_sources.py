@@ -20,6 +20,7 @@ from stages.split.__main__ import main as split_main
 UseFolder = Callable[..., None]
 
 
+@pytest.mark.slow
 def test_synthetic_clips(workspace: Path) -> None:
     download_dataset()
     clips = read_table(Path("data/raw/clips.csv"))
@@ -29,6 +30,7 @@ def test_synthetic_clips(workspace: Path) -> None:
     assert soundfile.info(file).samplerate == int(clips["sampling_rate"][0]) == 22_050
 
 
+@pytest.mark.slow
 def test_synthetic_clips_are_reproducible(workspace: Path) -> None:
     download_dataset()
     first = Path("data/raw/clips.csv").read_bytes()
@@ -36,6 +38,7 @@ def test_synthetic_clips_are_reproducible(workspace: Path) -> None:
     assert Path("data/raw/clips.csv").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_more_synthetic_clips_keep_others(workspace: Path) -> None:
     download_dataset()
     before = read_table(Path("data/raw/clips.csv")).set_index("clip")["sha256"]
@@ -55,6 +58,7 @@ def test_folder_is_copied(workspace: Path, use_folder: UseFolder) -> None:
     assert read_json(Path("data/raw/source.json"))["id"] == "mine"
 
 
+@pytest.mark.slow
 def test_labels_and_split_of_a_table(
     workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +134,7 @@ def test_linked_label_folder(workspace: Path, use_folder: UseFolder) -> None:
     assert set(read_table(Path("data/raw/clips.csv"))["label"]) == {"a", "b"}
 
 
+@pytest.mark.slow
 def test_unreadable_files(workspace: Path, use_folder: UseFolder) -> None:
     clips = write_clips(workspace / "mine")
     shutil.copyfile(clips / "a/a.00000.wav", os.fsencode(clips / "a") + b"/caf\xe9.wav")
@@ -162,6 +167,7 @@ def test_files_that_libsndfile_decodes(workspace: Path, use_folder: UseFolder) -
     assert len(listed_clips()) == 2 + len(formats)
 
 
+@pytest.mark.slow
 def test_label_in_two_spellings(workspace: Path, use_folder: UseFolder) -> None:
     clips = write_clips(workspace / "mine", labels=("Cafe\u0301", "Caf\u00e9", "b"), number=2)
     use_folder(clips)

@@ -17,6 +17,7 @@ from stages.download.dataset.selection import select_clips
 UseFolder = Callable[..., None]
 
 
+@pytest.mark.slow
 def test_unusable_files(workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]) -> None:
     clips = write_clips(workspace / "mine", number=6)
     complete = (clips / "a/a.00000.wav").read_bytes()
@@ -108,6 +109,7 @@ def test_label_without_clips(
         assert f"{len(lost)} of {4 + len(lost)} audio files rejected" in str(error)
 
 
+@pytest.mark.slow
 def test_repetitions(workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]) -> None:
     set_params(workspace, {"download.dataset.seconds": 4})
     download_dataset()
@@ -182,6 +184,7 @@ def test_invalid_table_of_originals(workspace: Path, use_folder: UseFolder, text
     assert user_error(download_dataset).key == "download.dataset.originals"
 
 
+@pytest.mark.slow
 def test_many_files_are_not_all_listed(
     workspace: Path, use_folder: UseFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:

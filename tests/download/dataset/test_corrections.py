@@ -21,6 +21,7 @@ def corrections(workspace: Path, use_folder: UseFolder) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_labels_are_changed_and_clips_dropped(corrections: Path, capsys: pytest.CaptureFixture[str]) -> None:
     download_dataset()
     sha256 = read_table(Path("data/raw/clips.csv")).set_index("clip")["sha256"]

@@ -121,6 +121,7 @@ def test_name_of_two_files(root: Path) -> None:
     assert find(root, "t.csv").labels == {"1.wav": "a", "y/2.wav": "b"}
 
 
+@pytest.mark.slow
 def test_many_files_of_one_name(root: Path) -> None:
     paths = [f"{number}/wav/audio.wav" for number in range(3000)]
     files = Files(root, [*paths, *(f"b/{path}" for path in paths[1:])])

@@ -23,6 +23,7 @@ def place(path: str) -> Place:
     return Place(label, (*folders, name))
 
 
+@pytest.mark.slow
 @given(PLACES)
 def test_names_differ(places: list[Place]) -> None:
     stems = [PurePosixPath(name).stem for name in name_files(places)]
@@ -58,12 +59,14 @@ def test_shortest_end_of_the_path(paths: list[str], names: list[str]) -> None:
     assert name_files([place(path) for path in paths]) == names
 
 
+@pytest.mark.slow
 def test_thousands_of_clips_with_one_path() -> None:
     names = name_files([Place("a", ("audio.wav",))] * 20_000)
     assert names[:3] == ["audio.wav", "audio.2.wav", "audio.3.wav"]
     assert len(set(names)) == 20_000
 
 
+@pytest.mark.slow
 @given(PLACES)
 def test_label_comes_first_if_that_is_enough(places: list[Place]) -> None:
     """Longer names are only for clips that their label and file name do not tell apart."""

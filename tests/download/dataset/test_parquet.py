@@ -165,6 +165,7 @@ def test_columns_of_another_type(tmp_path: Path, audio: list[Any], labels: list[
     assert fact in str(error)
 
 
+@pytest.mark.slow
 def test_damaged_file(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "train.parquet", with_names=True)
     builder, content = open_data_set(tmp_path, None), file.read_bytes()

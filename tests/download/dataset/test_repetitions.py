@@ -78,12 +78,14 @@ def test_altered_copies_are_found(tmp_path: Path) -> None:
     assert len(found) >= 0.95 * len(planted)
 
 
+@pytest.mark.slow
 def test_real_clips_do_not_match(shared: Path) -> None:
     files = sorted((shared / "data/gtzan-sample").rglob("*.flac"))
     assert len(files) == 50
     assert groups_of(files) == set()
 
 
+@pytest.mark.slow
 def test_altered_copies_of_real_music(tmp_path: Path, shared: Path) -> None:
     files = sorted((shared / "data/gtzan-sample").rglob("*.flac"))[:: 50 // len(ALTERED)][: len(ALTERED)]
     copies = [(alter(soundfile.read(file)[0]), rate) for file, (alter, rate) in zip(files, ALTERED.values())]
@@ -107,18 +109,21 @@ def test_wrong_length_in_header_hides_no_repetition(tmp_path: Path) -> None:
     assert fingerprint(files[0])[0] == fingerprint(files[1])[0]
 
 
+@pytest.mark.slow
 def test_many_copies_of_one_recording(tmp_path: Path) -> None:
     clip = compose("jazz", 0, 5)
     files = write(tmp_path, [(clip * 0.99**number, CLIP_RATE) for number in range(80)])
     assert groups_of(files) == {frozenset(range(80))}
 
 
+@pytest.mark.slow
 def test_shared_loop_is_no_repetition(tmp_path: Path) -> None:
     loop = np.tile(compose("hiphop", 0, 2), SECONDS // 2)
     clips = [(0.5 * (compose(genre, 1) + loop), CLIP_RATE) for genre in synthetic_music.GENRES]
     assert groups_of(write(tmp_path, clips)) == set()
 
 
+@pytest.mark.slow
 def test_shared_jingle_is_no_repetition(tmp_path: Path) -> None:
     jingle = compose("pop", 0, 1.5)
     clips = [(np.concatenate([jingle, compose(genre, 1)]), CLIP_RATE) for genre in synthetic_music.GENRES]
@@ -172,6 +177,7 @@ def test_very_short_files(tmp_path: Path, samples: int) -> None:
     assert groups_of(files) == set()
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5))))
 def test_expand_lists_ranges_in_order(ranges: list[tuple[int, int]]) -> None:
     starts, sizes = np.array(ranges, int).reshape(-1, 2).T

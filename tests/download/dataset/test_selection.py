@@ -13,6 +13,7 @@ SUFFIXES = st.sampled_from([".wav", ".MP3", ".opus", ".m4a", ".txt", ""])
 PATHS = st.lists(st.tuples(st.lists(PARTS, min_size=1, max_size=3).map("/".join), SUFFIXES).map("".join), unique=True)
 
 
+@pytest.mark.slow
 @given(PATHS)
 def test_every_path_is_selected_ignored_or_rejected(paths: list[str]) -> None:
     candidates, ignored, rejected = select_clips(paths, spellings="keep")

@@ -38,6 +38,7 @@ def test_clip_is_independent_of_others() -> None:
     assert np.array_equal(alone, [compose("jazz", 1.0, [7, 5, k]) for k in range(5)][3])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(GENRES), st.floats(0.0, 3.0), st.integers(0, 2**32))
 def test_any_length(genre: str, seconds: float, seed: int) -> None:
@@ -75,6 +76,7 @@ def test_parse_chord(name: str, semitones: list[int]) -> None:
     assert parse_chord(name).tolist() == semitones
 
 
+@pytest.mark.slow
 def test_genres_are_distinct_but_overlap() -> None:
     per_genre = 12
     clips = [compose(genre, 2.0, [0, g, k]) for g, genre in enumerate(GENRES) for k in range(per_genre)]
